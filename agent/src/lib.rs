@@ -1,0 +1,1 @@
+//! The fleetpool agent: link, spawner, keepers, workers and output around its core.

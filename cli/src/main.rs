@@ -1,0 +1,3 @@
+//! The `fleetpool` command.
+
+fn main() {}

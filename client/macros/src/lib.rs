@@ -1,0 +1,1 @@
+//! The #[fleetpool::task] attribute.

@@ -1,0 +1,1 @@
+//! A multiprocessing pool for a whole fleet.

@@ -1,0 +1,1 @@
+//! The fleetpool coordinator: sessions, registry and timers around the scheduler.

@@ -1,0 +1,1 @@
+//! Brings fleetpool agents up on hosts.

@@ -1,0 +1,1 @@
+//! Sessions between fleetpool's parts: carriers and identities.

@@ -1,0 +1,54 @@
+//! Every limit of the wire and of the queues, in one place, with what happens when it is reached.
+
+use std::time::Duration;
+
+/// Longest header of a frame, in bytes. A longer one is a malformed frame: the session closes.
+pub const FRAME_HEADER_BYTES_MAX: usize = 4 << 20;
+/// Longest body of a frame, in bytes, all segments together. A longer one closes the session; clients refuse a
+/// larger argument before it is sent.
+pub const FRAME_BODY_BYTES_MAX: usize = 1 << 30;
+/// Most segments of a body. More closes the session; senders merge small payloads, so that honest frames stay far below.
+pub const FRAME_SEGMENTS_MAX: usize = 4096;
+/// A segment from this size on travels on a stream of its own, where the carrier has such streams, so that bulk
+/// never blocks control.
+pub const BULK_BYTES_MIN: usize = 64 << 10;
+/// Longest header and body of a frame from a peer that has not been authenticated (joining), in bytes.
+pub const JOIN_FRAME_BYTES_MAX: usize = 64 << 10;
+/// How long an unauthenticated peer may take to join before it is dropped.
+pub const JOIN_TIME_MAX: Duration = Duration::from_secs(5);
+/// How long a connection may take to be usable: handshake and Hello.
+pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
+/// Frames that wait to be sent on a session before `send` waits too.
+pub const SEND_QUEUE_FRAMES: usize = 1024;
+
+/// Largest argument or result of one task, in bytes.
+pub const PAYLOAD_BYTES_MAX: usize = FRAME_BODY_BYTES_MAX - (1 << 20);
+/// Tasks in one `Submit` or `Grant`. Senders split; a receiver takes more, up to the header's limit.
+pub const BATCH_TASKS_MAX: usize = 4096;
+/// Bytes of small payloads in one batch, after which senders start another.
+pub const BATCH_BYTES_MAX: usize = 1 << 20;
+
+/// Tasks a client may have submitted and not yet consumed the results of, unless its pool has more slots
+/// than a quarter of it. Clients wait for credit past it, which is what bounds a lazy input.
+pub const POOL_WINDOW_TASKS: u64 = 65_536;
+/// Bytes of arguments a client may have waiting at the coordinator; one task always fits.
+pub const POOL_WINDOW_BYTES: u64 = 32 << 20;
+
+/// Longest line of output kept together; a longer one is cut into pieces of this size, in bytes.
+pub const OUTPUT_LINE_BYTES_MAX: usize = 64 << 10;
+/// Output bytes that an agent holds for its coordinator before it stops reading from its tasks (which slows them down).
+pub const OUTPUT_HELD_BYTES_MAX: usize = 4 << 20;
+/// Last bytes of stderr that are kept to explain a lost worker.
+pub const STDERR_TAIL_BYTES: usize = 2048;
+
+/// An agent's right to its slots lasts this long after it *sent* the renewal that was answered.
+pub const LEASE: Duration = Duration::from_secs(30);
+/// What the coordinator waits on top of the lease before it grants a lost host's tasks again: a tenth of the
+/// lease for clocks that run at different speeds, and this for the time it takes to kill.
+pub const LEASE_MARGIN: Duration = Duration::from_secs(2);
+/// Runs of a task that a lost host may cost before the task is given up.
+pub const HOST_LOST_RETRIES: u32 = 3;
+/// How long processes have between TERM and KILL, unless the pool says otherwise.
+pub const KILL_GRACE: Duration = Duration::from_secs(1);
+/// Most slots of one host.
+pub const SLOTS_MAX: u16 = 4096;

@@ -1,0 +1,1 @@
+//! Simulator, real local clusters and programs that misbehave on purpose.
