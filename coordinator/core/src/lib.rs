@@ -5,5 +5,7 @@
 //! knows no clock.
 
 mod event;
+mod selector;
 
 pub use event::{Action, Event, SessionNo};
+pub use selector::{Selector, SelectorError};
