@@ -14,9 +14,7 @@ use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    limits::{
-        BULK_BYTES_MIN, FRAME_BODY_BYTES_MAX, FRAME_HEADER_BYTES_MAX, FRAME_SEGMENTS_MAX,
-    },
+    limits::{BULK_BYTES_MIN, FRAME_BODY_BYTES_MAX, FRAME_HEADER_BYTES_MAX, FRAME_SEGMENTS_MAX},
     rows::Payloads,
 };
 
@@ -271,7 +269,10 @@ impl Prelude {
             .collect();
         let body = segments.iter().map(SegmentPlace::len).sum();
         limit("body", body, FRAME_BODY_BYTES_MAX)?;
-        Ok(Some((Self { header, segments }, PRELUDE_BYTES_MIN + 4 * count)))
+        Ok(Some((
+            Self { header, segments },
+            PRELUDE_BYTES_MIN + 4 * count,
+        )))
     }
 
     /// Bytes that follow the prelude in the same stream: the header and the inline segments.

@@ -6,7 +6,9 @@ use serde::{Deserialize, Serialize};
 
 /// How an attempt, or in the end a task, ended. The payload beside it holds the details: the result for
 /// [`Outcome::Done`], the runtime's own error for [`Outcome::Failed`], a [`Loss`] for the others.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 #[serde(into = "u8", from = "u8")]
 #[repr(u8)]
 pub enum Outcome {

@@ -143,9 +143,9 @@ impl Message for ToWorker {
 
     fn check(&self) -> Result<(), DecodeError> {
         match self {
-            Self::Init { payloads, .. } if payloads.items().len() > 1 => {
-                Err(DecodeError::Inconsistent("more than one initializer argument"))
-            }
+            Self::Init { payloads, .. } if payloads.items().len() > 1 => Err(
+                DecodeError::Inconsistent("more than one initializer argument"),
+            ),
             Self::Run { rows, payloads } if rows.len() != payloads.items().len() => Err(
                 DecodeError::Inconsistent("rows and payloads differ in number"),
             ),

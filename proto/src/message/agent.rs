@@ -339,7 +339,9 @@ fn same_len(rows: usize, payloads: &Payloads) -> Result<(), DecodeError> {
     if rows == payloads.items().len() {
         return Ok(());
     }
-    Err(DecodeError::Inconsistent("rows and payloads differ in number"))
+    Err(DecodeError::Inconsistent(
+        "rows and payloads differ in number",
+    ))
 }
 
 impl Message for FromAgent {

@@ -5,7 +5,7 @@ mod agent;
 mod client;
 
 pub use agent::{
-    FromAgent, GrantRow, HeldRow, HeldState, OutputRow, Registration, ReportRow, StartedRow, Stream,
-    TaskRow, ToAgent,
+    FromAgent, GrantRow, HeldRow, HeldState, OutputRow, Registration, ReportRow, StartedRow,
+    Stream, TaskRow, ToAgent,
 };
 pub use client::{FromClient, Refusal, ResultRow, ToClient};

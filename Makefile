@@ -1,0 +1,76 @@
+# fleetpool: how it is built and checked. `make help` lists the targets.
+#
+# Needs cargo (the pinned Rust, see Cargo.toml) and a C compiler. cargo-nextest is used where it is installed: it
+# runs tests side by side and ends those that hang; without it `cargo test` does, under one time limit.
+# Everything below uses the dev profile, except `bench`.
+
+SHELL := bash
+CARGO ?= cargo
+NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
+DENY := $(shell $(CARGO) deny --version >/dev/null 2>&1 && echo yes)
+# Well below what CI allows, so that a hang is told by us and not by a killed machine.
+TEST_MINUTES_MAX ?= 20
+# Simulated worlds per property in `make sim`; `make test` runs the number that its tests name.
+SEEDS ?= 100000
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
+
+.PHONY: build
+build: ## the binary, and the examples that tests run
+	$(CARGO) build --locked --workspace --bins --examples
+
+# The tests last, so that their summary is the last thing one reads.
+.PHONY: test
+test: lint build doctest nextest ## all that a change must pass
+
+.PHONY: nextest
+nextest: build ## the tests alone
+ifeq ($(NEXTEST),yes)
+	timeout $(TEST_MINUTES_MAX)m $(CARGO) nextest run --locked --workspace
+else
+	timeout $(TEST_MINUTES_MAX)m $(CARGO) test --locked --workspace --lib --bins --tests --no-fail-fast
+endif
+
+.PHONY: doctest
+doctest: ## the examples in the documentation of the code
+	timeout $(TEST_MINUTES_MAX)m $(CARGO) test --locked --workspace --doc --quiet
+
+.PHONY: lint
+lint: fmt clippy doc layering ## formatting, lints, documentation, layering; licences and advisories where cargo-deny is installed
+ifeq ($(DENY),yes)
+	$(MAKE) deny
+endif
+
+.PHONY: fmt
+fmt:
+	$(CARGO) fmt --all --check
+
+.PHONY: clippy
+clippy:
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+
+# Without the cli: its binary and the Rust API are both named fleetpool, and rustdoc would write one over the other.
+.PHONY: doc
+doc: ## the documentation of the code
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --exclude fleetpool-cli --no-deps
+
+.PHONY: layering
+layering: ## who may depend on whom, and what the pure crates may name
+	$(CARGO) test --locked --quiet -p fleetpool-tests --test layering
+
+.PHONY: deny
+deny: ## licences, advisories, banned crates (needs cargo-deny)
+	$(CARGO) deny --locked check
+
+.PHONY: sim
+sim: ## many simulated worlds (SEEDS=100000); a failing one prints its seed
+	FLEETPOOL_SIM_SEEDS=$(SEEDS) $(CARGO) test --locked --release -p fleetpool-tests --test sim -- --nocapture
+
+.PHONY: bench
+bench: ## the table of figures against peers (see docs/bench.md)
+	$(CARGO) build --locked --release -p fleetpool-cli
+	$(CARGO) run --locked --release -p fleetpool-tests --bin bench
