@@ -190,6 +190,12 @@ pub enum Action {
         /// The pool.
         pool: PoolId,
     },
+    /// Close the session: the lease ended under it, so the coordinator must hear by a new `Register` what is left.
+    /// `LinkDown` follows, then `LinkUp` with the next session.
+    DropLink {
+        /// Why, for both logs.
+        reason: String,
+    },
     /// The pool is over: forget what the shell keeps for it.
     PoolClosed {
         /// The pool.
@@ -241,6 +247,7 @@ impl Action {
             Self::KillWorker { .. } => "kill_worker",
             Self::StopWorker { .. } => "stop_worker",
             Self::FetchProgram { .. } => "fetch_program",
+            Self::DropLink { .. } => "drop_link",
             Self::PoolClosed { .. } => "pool_closed",
         }
     }
