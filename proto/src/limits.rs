@@ -20,6 +20,9 @@ pub const JOIN_TIME_MAX: Duration = Duration::from_secs(5);
 pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 /// Frames that wait to be sent on a session before `send` waits too.
 pub const SEND_QUEUE_FRAMES: usize = 1024;
+/// Bytes of large frames (from [`BULK_BYTES_MIN`] on) that wait to be sent on a session before `send` waits too. A
+/// larger frame goes when it is alone.
+pub const SEND_QUEUE_BYTES: usize = 64 << 20;
 
 /// Largest argument or result of one task, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = FRAME_BODY_BYTES_MAX - (1 << 20);

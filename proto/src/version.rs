@@ -29,6 +29,9 @@ pub struct Hello {
     pub name: String,
     /// Version of its build, for people.
     pub build: String,
+    /// Set on a connection that carries nothing but its own end: it lives as long as this client does, and the
+    /// operating system closes it when the client is killed, long before an idle timeout would tell.
+    pub lifeline: Option<ClientId>,
 }
 
 impl Hello {
@@ -41,6 +44,16 @@ impl Hello {
             role: Some(role),
             name: name.into(),
             build: env!("CARGO_PKG_VERSION").to_owned(),
+            lifeline: None,
+        }
+    }
+
+    /// The Hello of the lifeline of `client`.
+    #[must_use]
+    pub fn lifeline(role: Role, name: impl Into<String>, client: ClientId) -> Self {
+        Self {
+            lifeline: Some(client),
+            ..Self::new(role, name)
         }
     }
 }
