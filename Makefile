@@ -71,6 +71,6 @@ sim: ## many simulated worlds (SEEDS=100000); a failing one prints its seed
 	FLEETPOOL_SIM_SEEDS=$(SEEDS) $(CARGO) test --locked --release -p fleetpool-tests --test sim -- --nocapture
 
 .PHONY: bench
-bench: ## the table of figures against peers (see docs/bench.md)
+bench: ## the table of figures against peers; CASES="a c" for some (see docs/bench.md)
 	$(CARGO) build --locked --release -p fleetpool-cli
-	$(CARGO) run --locked --release -p fleetpool-tests --bin bench
+	$(CARGO) bench --locked -p fleetpool-tests --bench figures -- $(CASES)

@@ -1,0 +1,115 @@
+//! The figures that fleetpool wants to reach, each beside a peer or a floor measured in the same minute.
+//!
+//! `make bench` runs all cases; `make bench CASES="a c"` runs some. Contestants that are programs of this house are
+//! this same program again, started with `--contestant NAME`, so that the processor time of their whole tree is counted.
+
+#![expect(clippy::print_stdout, reason = "a table is what it is for")]
+
+mod commands;
+mod floor;
+mod measure;
+mod quic;
+mod table;
+
+use std::{
+    path::PathBuf,
+    process::{Command, ExitCode},
+};
+
+use table::{Line, render};
+
+const CASES: &[(&str, &str)] = &[
+    ("a", "commands, against bare spawn loops"),
+    ("floor", "what the machine does without any of our code"),
+];
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let Some(("--contestant", rest)) = arguments
+        .split_first()
+        .map(|(first, rest)| (first.as_str(), rest))
+    {
+        let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
+        run_contestant(&rest);
+        return ExitCode::SUCCESS;
+    }
+    nix::sys::prctl::set_child_subreaper(true).expect("a Linux that has subreapers");
+    // Cargo adds --bench.
+    let wanted: Vec<&String> = arguments
+        .iter()
+        .filter(|argument| !argument.starts_with("--"))
+        .collect();
+    let mut lines = Vec::new();
+    for (case, about) in CASES {
+        if wanted.is_empty() || wanted.iter().any(|name| name == case) {
+            eprintln!("{case}: {about}");
+            lines.extend(run_case(case));
+        }
+    }
+    print!("{}", render(&lines));
+    ExitCode::SUCCESS
+}
+
+fn run_case(case: &str) -> Vec<Line> {
+    match case {
+        "a" => commands::case(&fleetpool()),
+        "floor" => floor_lines(),
+        _ => vec![Line::left_out(case, "no such case")],
+    }
+}
+
+fn floor_lines() -> Vec<Line> {
+    use measure::{Contestant, ROUNDS, interleave};
+    let mut floors = [
+        Contestant::new("us, socketpair ping-pong", || {
+            floor::socketpair_round_trip_us(5000)
+        }),
+        Contestant::new("us, QUIC 1 KiB ping-pong", || quic::round_trip_us(5000)),
+        Contestant::new("MiB/s, QUIC one stream", || quic::bulk_mib_s(512)),
+    ];
+    let turns = interleave(ROUNDS, &mut floors);
+    let lines = floors.iter().zip(&turns);
+    lines
+        .map(|(floor, turns)| Line::alone("floor", floor.name, turns, table::Target::None))
+        .collect()
+}
+
+/// The commands that contestants of this house understand.
+fn run_contestant(arguments: &[&str]) {
+    match arguments {
+        ["echo"] => floor::echo(),
+        ["spawn-true", tasks] => floor::spawn_loop(number(tasks), |_| Command::new("/bin/true")),
+        ["spawn-echo", tasks] => floor::spawn_loop(number(tasks), |index| {
+            let mut command = Command::new("sh");
+            command.args(["-c", &format!("echo {index}")]);
+            command
+        }),
+        _ => panic!("no such contestant: {arguments:?}"),
+    }
+}
+
+/// This program again, in another part.
+fn contestant(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
+    command.arg("--contestant").args(arguments);
+    command
+}
+
+/// The binary under measurement: `FLEETPOOL_BIN`, or the one built beside this program.
+fn fleetpool() -> PathBuf {
+    if let Some(path) = std::env::var_os("FLEETPOOL_BIN") {
+        return path.into();
+    }
+    let this = std::env::current_exe().expect("this program has a path");
+    let profile = this.ancestors().nth(2).expect("target/PROFILE/deps/this");
+    profile.join("fleetpool")
+}
+
+fn number(text: &str) -> u64 {
+    text.parse().expect("a number")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]
+fn as_f64(count: u64) -> f64 {
+    count as f64
+}

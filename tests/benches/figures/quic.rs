@@ -1,0 +1,161 @@
+//! What the QUIC library does without any of our code: one long stream on loopback, ping-pong and bulk.
+
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Instant,
+};
+
+use quinn::{
+    ClientConfig, Connection, Endpoint, ServerConfig, TransportConfig, VarInt,
+    crypto::rustls::{QuicClientConfig, QuicServerConfig},
+};
+use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+
+use crate::measure::middle;
+
+/// Microseconds that 1 KiB takes to another process's runtime and back on one long stream, in the middle of `rounds`.
+pub(crate) fn round_trip_us(rounds: usize) -> f64 {
+    with_echo(async |connection| {
+        let (mut send, mut receive) = connection.open_bi().await.expect("stream");
+        let mut kilobyte = [7_u8; 1024];
+        let mut times = Vec::with_capacity(rounds);
+        for _ in 0..rounds {
+            let start = Instant::now();
+            send.write_all(&kilobyte).await.expect("sent");
+            receive.read_exact(&mut kilobyte).await.expect("received");
+            times.push(start.elapsed().as_secs_f64() * 1e6);
+        }
+        middle(times.into_iter())
+    })
+}
+
+/// MiB a second that one stream carries one way.
+pub(crate) fn bulk_mib_s(mib: usize) -> f64 {
+    with_echo(async |connection| {
+        let mut send = connection.open_uni().await.expect("stream");
+        let megabyte = vec![7_u8; 1 << 20];
+        let start = Instant::now();
+        for _ in 0..mib {
+            send.write_all(&megabyte).await.expect("sent");
+        }
+        send.finish().expect("open");
+        // The far end answers on a stream of its own when it has read all.
+        let mut done = connection.accept_uni().await.expect("answered");
+        done.read_to_end(1).await.expect("read");
+        let took = start.elapsed().as_secs_f64();
+        f64::from(u32::try_from(mib).expect("small")) / took
+    })
+}
+
+/// Runs `work` on a connection to a thread that echoes two-way streams and swallows one-way ones.
+fn with_echo(work: impl AsyncFnOnce(Connection) -> f64) -> f64 {
+    let certified =
+        rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("certificate");
+    let certificate = certified.cert.der().clone();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(
+        certified.signing_key.serialize_der(),
+    ));
+    let (tell, told) = std::sync::mpsc::channel();
+    let server_certificate = certificate.clone();
+    std::thread::spawn(move || {
+        runtime().block_on(async {
+            let endpoint = Endpoint::server(server_config(server_certificate, key), loopback())
+                .expect("bound");
+            tell.send(endpoint.local_addr().expect("bound"))
+                .expect("awaited");
+            serve(&endpoint).await;
+        });
+    });
+    let address = told.recv().expect("the server is up");
+    runtime().block_on(async {
+        let mut endpoint = Endpoint::client(loopback()).expect("bound");
+        endpoint.set_default_client_config(client_config(certificate));
+        let connection = endpoint
+            .connect(address, "localhost")
+            .expect("configured")
+            .await
+            .expect("connected");
+        let figure = work(connection.clone()).await;
+        connection.close(VarInt::from_u32(0), b"");
+        endpoint.wait_idle().await;
+        figure
+    })
+}
+
+async fn serve(endpoint: &Endpoint) {
+    let incoming = endpoint.accept().await.expect("somebody comes");
+    let connection = incoming.await.expect("handshake");
+    loop {
+        tokio::select! {
+            both = connection.accept_bi() => {
+                let Ok((mut send, mut receive)) = both else { return };
+                tokio::spawn(async move {
+                    let mut buffer = [0_u8; 1024];
+                    while receive.read_exact(&mut buffer).await.is_ok() && send.write_all(&buffer).await.is_ok() {}
+                });
+            }
+            one = connection.accept_uni() => {
+                let Ok(mut receive) = one else { return };
+                while let Ok(Some(_)) = receive.read_chunk(1 << 20, true).await {}
+                let mut answer = connection.open_uni().await.expect("stream");
+                answer.finish().expect("open");
+            }
+        }
+    }
+}
+
+fn server_config(
+    certificate: rustls_pki_types::CertificateDer<'static>,
+    key: PrivateKeyDer<'static>,
+) -> ServerConfig {
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS 1.3")
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate], key)
+        .expect("certificate fits its key");
+    tls.alpn_protocols = vec![b"bench".to_vec()];
+    let mut config =
+        ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).expect("TLS 1.3")));
+    config.transport_config(Arc::new(transport()));
+    config
+}
+
+fn client_config(certificate: rustls_pki_types::CertificateDer<'static>) -> ClientConfig {
+    let mut roots = rustls::RootCertStore::empty();
+    roots.add(certificate).expect("a certificate");
+    let mut tls = rustls::ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .expect("TLS 1.3")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    tls.alpn_protocols = vec![b"bench".to_vec()];
+    let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("TLS 1.3")));
+    config.transport_config(Arc::new(transport()));
+    config
+}
+
+/// Windows large enough that they never bound the figure.
+fn transport() -> TransportConfig {
+    let mut transport = TransportConfig::default();
+    transport.receive_window(VarInt::from_u32(32 << 20));
+    transport.stream_receive_window(VarInt::from_u32(32 << 20));
+    transport.send_window(32 << 20);
+    transport
+}
+
+fn provider() -> Arc<rustls::crypto::CryptoProvider> {
+    Arc::new(rustls::crypto::ring::default_provider())
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("runtime")
+}
+
+fn loopback() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, 0).into()
+}
