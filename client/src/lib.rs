@@ -1,1 +1,4 @@
 //! A multiprocessing pool for a whole fleet.
+#![forbid(unsafe_code)]
+
+pub mod cluster;

@@ -1,0 +1,162 @@
+//! A session with a coordinator, as the rest of the client holds it.
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+use fleetpool_net::{Peer, Session};
+use fleetpool_proto::{
+    HostId, Message as _, PoolId,
+    message::FromClient,
+    pool::{ContentHash, PoolOptions},
+    version::Welcome,
+    view::{Answer, Query},
+};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc, oneshot},
+};
+
+use super::{
+    error::Error,
+    events::Events,
+    outbox::Outbox,
+    router::{Route, Shared},
+    submitter::Submitter,
+    thread::Thread,
+};
+
+/// Messages of the coordinator that wait for a pool's consumer before the session is not read any more. Each is one
+/// batch, of a megabyte or of one larger result.
+const DELIVERIES_MAX: usize = 16;
+
+/// A session with a coordinator. Clones share it; when the last one is dropped the session is closed, and with it
+/// every pool that was opened on it.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    shared: Arc<Shared>,
+    runtime: Handle,
+    peer: Peer,
+    welcome: Welcome,
+    pools: AtomicU64,
+    questions: AtomicU64,
+    /// Runs the session, where this cluster has a thread of its own. Dropped last.
+    thread: Option<Thread>,
+}
+
+impl Cluster {
+    /// Serves `session` on the runtime that this is called on.
+    #[must_use]
+    pub fn over(session: Session, welcome: Welcome) -> Self {
+        Self::start(session, welcome, Handle::current(), None)
+    }
+
+    pub(crate) fn start(
+        session: Session,
+        welcome: Welcome,
+        runtime: Handle,
+        thread: Option<Thread>,
+    ) -> Self {
+        let Session {
+            peer,
+            sender,
+            receiver,
+        } = session;
+        let shared = Arc::new(Shared::new(sender));
+        runtime.spawn(Arc::clone(&shared).route(receiver));
+        let inner = Inner {
+            shared,
+            runtime,
+            peer,
+            pools: AtomicU64::new(welcome.pools_from.0),
+            welcome,
+            questions: AtomicU64::new(0),
+            thread,
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
+    /// Who is at the other end, and how it is reached.
+    #[must_use]
+    pub fn peer(&self) -> &Peer {
+        &self.inner.peer
+    }
+
+    /// What the coordinator said of itself.
+    #[must_use]
+    pub fn welcome(&self) -> &Welcome {
+        &self.inner.welcome
+    }
+
+    /// Opens a pool. A refusal comes as [`PoolEvent::Refused`](super::PoolEvent::Refused).
+    ///
+    /// # Errors
+    /// When the session is lost.
+    pub fn open(&self, options: PoolOptions) -> Result<(Submitter, Events), Error> {
+        let pool = PoolId(self.inner.pools.fetch_add(1, Ordering::Relaxed));
+        let outbox = Arc::new(Outbox::new(pool));
+        let (events, queue) = mpsc::channel(DELIVERIES_MAX);
+        let route = Route::new(Arc::clone(&outbox), events);
+        self.inner.shared.add_pool(pool, route)?;
+        let sender = self.inner.shared.sender.clone();
+        self.inner
+            .runtime
+            .spawn(Arc::clone(&outbox).flush_to(sender));
+        let options = Box::new(options);
+        outbox.say(FromClient::OpenPool { pool, options });
+        Ok((
+            Submitter::new(pool, Arc::clone(&outbox)),
+            Events::new(queue, outbox),
+        ))
+    }
+
+    /// Asks the coordinator something.
+    ///
+    /// # Errors
+    /// When the session is lost before the answer came. A refusal is an answer.
+    pub async fn ask(&self, query: Query) -> Result<Answer, Error> {
+        let shared = &self.inner.shared;
+        let question = self.inner.questions.fetch_add(1, Ordering::Relaxed);
+        let (asker, answer) = oneshot::channel();
+        shared.add_question(question, asker)?;
+        let ask = FromClient::Ask { question, query };
+        let sent = shared.sender.send(ask.into_frame()).await;
+        sent.map_err(|closed| Error::Lost {
+            reason: closed.to_string(),
+        })?;
+        answer.await.map_err(|_| shared.lost())
+    }
+
+    /// A host's name, once a row that mentions it has come.
+    #[must_use]
+    pub fn host_name(&self, host: HostId) -> Option<String> {
+        self.inner.shared.hosts.name(host)
+    }
+
+    /// Offers a file to agents that lack the content of this hash: a pool's program.
+    pub fn offer(&self, hash: ContentHash, path: PathBuf) {
+        self.inner.shared.add_content(hash, path);
+    }
+
+    pub(crate) fn runtime(&self) -> &Handle {
+        &self.inner.runtime
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.shared.sender.close("the client is done");
+        drop(self.thread.take());
+    }
+}

@@ -1,0 +1,28 @@
+//! Low-level, asynchronous access to a cluster: what the command line and [`crate::Pool`] both stand on.
+//!
+//! A [`Cluster`] is one session with a coordinator, somewhere else or embedded in this process. A pool opened on it
+//! is a pair: a [`Submitter`] that sends tasks as far as the coordinator's credit goes, and [`Events`] that brings
+//! back what becomes of them. Everything here may be awaited on any executor; the session itself lives on a thread
+//! of the cluster's own.
+//!
+//! ```text
+//!  Submitter ─▶ Outbox (credit, batches) ─▶ flusher ─▶ Session ─▶ coordinator
+//!  Events ◀─ bounded queue ◀──────────────── router ◀─ Session ◀─
+//! ```
+//! It must never hold more than a bounded number of messages for a consumer that is slow: then it stops reading
+//! the session.
+
+mod error;
+mod events;
+mod handle;
+mod hosts;
+mod outbox;
+mod router;
+mod submitter;
+mod thread;
+mod window;
+
+pub use error::Error;
+pub use events::{Events, PoolEvent};
+pub use handle::Cluster;
+pub use submitter::Submitter;

@@ -1,0 +1,320 @@
+//! What a pool wants to say, between those who say it and the flusher that sends it.
+//!
+//! Submitters of any thread put tasks in; tasks that are put in faster than they are sent leave as one batch. The
+//! router brings credit. One flusher a pool takes everything out, in order. The queue is bounded by the credit.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    task::{Context, Poll, Waker},
+};
+
+use bytes::Bytes;
+use fleetpool_net::Sender;
+use fleetpool_proto::{
+    HostId, Message as _, PoolId, SpecId,
+    limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX, PAYLOAD_BYTES_MAX},
+    message::FromClient,
+    rows::Payloads,
+};
+use tokio::sync::Notify;
+
+use super::{error::Error, window::Window};
+
+/// The shared half of a pool's [`Submitter`](super::Submitter).
+#[derive(Debug)]
+pub(crate) struct Outbox {
+    pool: PoolId,
+    state: Mutex<State>,
+    /// Wakes the flusher.
+    filled: Notify,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    window: Window,
+    queue: VecDeque<Out>,
+    /// The flusher is at work, or has been woken. While it is not, the queue is empty.
+    busy: bool,
+    /// Why nothing may be submitted any more.
+    refusal: Option<Error>,
+    /// The pool was told to end now.
+    terminated: bool,
+    /// Nothing will be sent any more, not even a goodbye.
+    over: bool,
+    /// Those who wait for credit, or for the queue to be empty.
+    waiters: Vec<Waker>,
+}
+
+#[derive(Debug)]
+enum Out {
+    Tasks(Batch),
+    Message(FromClient),
+}
+
+/// Tasks with neighbouring indexes and one specification.
+#[derive(Debug)]
+struct Batch {
+    spec: SpecId,
+    first: u64,
+    hosts: Vec<HostId>,
+    payloads: Vec<Bytes>,
+    bytes: usize,
+}
+
+/// A task to be put in.
+#[derive(Clone, Debug)]
+pub(crate) struct NewTask {
+    pub(crate) spec: SpecId,
+    pub(crate) host: Option<HostId>,
+    pub(crate) payload: Bytes,
+}
+
+impl Outbox {
+    pub(crate) fn new(pool: PoolId) -> Self {
+        Self {
+            pool,
+            state: Mutex::default(),
+            filled: Notify::new(),
+        }
+    }
+
+    /// Puts a task in, if there is credit for it; tells its index. `placed` is called with it before anything can
+    /// be sent, so that its result finds whoever waits for it.
+    pub(crate) fn push(
+        &self,
+        task: NewTask,
+        placed: impl FnOnce(u64),
+    ) -> Result<Option<u64>, Error> {
+        let bytes = task.payload.len();
+        if bytes > PAYLOAD_BYTES_MAX {
+            return Err(Error::TooLarge { bytes });
+        }
+        let mut state = self.lock();
+        if let Some(refusal) = &state.refusal {
+            return Err(refusal.clone());
+        }
+        let Some(index) = state.window.admit(bytes as u64) else {
+            return Ok(None);
+        };
+        placed(index);
+        state.append(index, task);
+        self.release(state);
+        Ok(Some(index))
+    }
+
+    /// Ready when there is credit for another task, or when there will never be.
+    pub(crate) fn poll_credit(&self, context: &Context<'_>) -> Poll<Result<(), Error>> {
+        let mut state = self.lock();
+        match &state.refusal {
+            Some(refusal) => Poll::Ready(Err(refusal.clone())),
+            None if state.window.is_full() => state.wait(context),
+            None => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Ready when all that was put in is with the session.
+    pub(crate) fn poll_flushed(&self, context: &Context<'_>) -> Poll<Result<(), Error>> {
+        let mut state = self.lock();
+        match &state.refusal {
+            Some(lost @ Error::Lost { .. }) => Poll::Ready(Err(lost.clone())),
+            _ if state.busy && !state.over => state.wait(context),
+            _ => Poll::Ready(Ok(())),
+        }
+    }
+
+    /// Says something behind everything said before.
+    pub(crate) fn say(&self, message: FromClient) {
+        let mut state = self.lock();
+        state.queue.push_back(Out::Message(message));
+        self.release(state);
+    }
+
+    /// No more tasks will come.
+    pub(crate) fn close(&self) {
+        let mut state = self.lock();
+        if state.refusal.is_some() {
+            return;
+        }
+        state.refusal = Some(Error::Closed);
+        let (pool, submitted) = (self.pool, state.window.submitted());
+        let close = FromClient::Close { pool, submitted };
+        state.queue.push_back(Out::Message(close));
+        state.wake_all();
+        self.release(state);
+    }
+
+    /// Ends the pool. Tasks not yet sent never are.
+    pub(crate) fn terminate(&self) {
+        let mut state = self.lock();
+        if state.over || state.terminated {
+            return;
+        }
+        state.terminated = true;
+        state.queue.retain(|out| matches!(out, Out::Message(_)));
+        let pool = self.pool;
+        let terminate = FromClient::Terminate { pool };
+        state.queue.push_back(Out::Message(terminate));
+        state.refusal.get_or_insert(Error::Closed);
+        state.wake_all();
+        self.release(state);
+    }
+
+    /// Counts results as consumed; tells the coordinator when it is time.
+    pub(crate) fn consume(&self, tasks: u64) {
+        let mut state = self.lock();
+        let Some(tasks) = state.window.consume(tasks) else {
+            return;
+        };
+        let pool = self.pool;
+        let consumed = Out::Message(FromClient::Consumed { pool, tasks });
+        match state.queue.back_mut() {
+            Some(last @ Out::Message(FromClient::Consumed { .. })) => *last = consumed,
+            _ => state.queue.push_back(consumed),
+        }
+        self.release(state);
+    }
+
+    /// Takes in the coordinator's credit.
+    pub(crate) fn grant(&self, tasks: u64, bytes: u64) {
+        let mut state = self.lock();
+        state.window.grant(tasks, bytes);
+        state.wake_all();
+    }
+
+    /// Nothing can be said any more: the pool or its session has ended.
+    pub(crate) fn end(&self, why: Error) {
+        let mut state = self.lock();
+        state.over = true;
+        if !matches!(state.refusal, Some(Error::Lost { .. })) {
+            state.refusal = Some(why);
+        }
+        state.queue.clear();
+        state.wake_all();
+        drop(state);
+        self.filled.notify_one();
+    }
+
+    /// Why the session was lost, if that is what ended the pool.
+    pub(crate) fn lost(&self) -> Option<String> {
+        match &self.lock().refusal {
+            Some(Error::Lost { reason }) => Some(reason.clone()),
+            _ => None,
+        }
+    }
+
+    /// Whether [`Self::terminate`] was called.
+    pub(crate) fn is_terminated(&self) -> bool {
+        self.lock().terminated
+    }
+
+    /// Tasks submitted so far.
+    pub(crate) fn submitted(&self) -> u64 {
+        self.lock().window.submitted()
+    }
+
+    /// Sends what is put in, until the pool or the session ends.
+    pub(crate) async fn flush_to(self: Arc<Self>, sender: Sender) {
+        loop {
+            self.filled.notified().await;
+            while let Some(queue) = self.take() {
+                for out in queue {
+                    if sender.send(out.into_frame(self.pool)).await.is_err() {
+                        return;
+                    }
+                }
+            }
+            if self.lock().over {
+                return;
+            }
+        }
+    }
+
+    /// Everything put in; `None`, and those who wait for that are woken, when there is nothing.
+    fn take(&self) -> Option<VecDeque<Out>> {
+        let mut state = self.lock();
+        state.busy = !state.queue.is_empty();
+        if state.busy {
+            return Some(std::mem::take(&mut state.queue));
+        }
+        state.wake_all();
+        None
+    }
+
+    /// Wakes the flusher if there is something for it that it does not know of.
+    fn release(&self, mut state: MutexGuard<'_, State>) {
+        let wake = !state.busy && !state.queue.is_empty();
+        state.busy |= wake;
+        drop(state);
+        if wake {
+            self.filled.notify_one();
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    fn append(&mut self, index: u64, task: NewTask) {
+        if let Some(Out::Tasks(batch)) = self.queue.back_mut()
+            && batch.takes(&task)
+        {
+            batch.add(task);
+            return;
+        }
+        let mut batch = Batch {
+            spec: task.spec,
+            first: index,
+            hosts: Vec::new(),
+            payloads: Vec::new(),
+            bytes: 0,
+        };
+        batch.add(task);
+        self.queue.push_back(Out::Tasks(batch));
+    }
+
+    fn wait<T>(&mut self, context: &Context<'_>) -> Poll<T> {
+        let waker = context.waker();
+        if !self.waiters.iter().any(|other| other.will_wake(waker)) {
+            self.waiters.push(waker.clone());
+        }
+        Poll::Pending
+    }
+
+    fn wake_all(&mut self) {
+        self.waiters.drain(..).for_each(Waker::wake);
+    }
+}
+
+impl Batch {
+    fn takes(&self, task: &NewTask) -> bool {
+        self.spec == task.spec
+            && self.hosts.is_empty() == task.host.is_none()
+            && self.payloads.len() < BATCH_TASKS_MAX
+            && self.bytes + task.payload.len() <= BATCH_BYTES_MAX
+    }
+
+    fn add(&mut self, task: NewTask) {
+        self.bytes += task.payload.len();
+        self.hosts.extend(task.host);
+        self.payloads.push(task.payload);
+    }
+}
+
+impl Out {
+    fn into_frame(self, pool: PoolId) -> fleetpool_proto::Frame {
+        let message = match self {
+            Self::Message(message) => message,
+            Self::Tasks(batch) => FromClient::Submit {
+                pool,
+                spec: batch.spec,
+                first: batch.first,
+                hosts: batch.hosts,
+                payloads: Payloads::from(batch.payloads),
+            },
+        };
+        message.into_frame()
+    }
+}
