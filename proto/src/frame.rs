@@ -130,6 +130,14 @@ pub fn encode_header<T: Serialize>(value: &T) -> Bytes {
     Bytes::from(bytes)
 }
 
+/// The value that [`encode_header`] encoded.
+///
+/// # Errors
+/// When the bytes are something else.
+pub fn decode_header<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, DecodeError> {
+    Ok(rmp_serde::from_slice(bytes)?)
+}
+
 /// Joins neighbouring small payloads into segments that still travel inline; large ones stay as they are.
 fn pack(items: Vec<Bytes>) -> Vec<Bytes> {
     if items.len() <= 1 {

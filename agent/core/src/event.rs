@@ -157,7 +157,7 @@ pub enum Action {
         count: u32,
     },
     /// End the running task of a `command` slot: its whole tree, TERM, grace, KILL. Its `TaskEnded` follows.
-    /// Ignored when that task has ended meanwhile.
+    /// Ignored when that task has ended meanwhile. Asked again with a shorter grace, the shorter one counts.
     KillTask {
         /// The slot.
         slot: SlotNo,
@@ -169,6 +169,7 @@ pub enum Action {
         grace_ms: u32,
     },
     /// End the worker and every process under it: TERM, grace, KILL. `WorkerEnded` follows, always.
+    /// Asked again with a shorter grace, the shorter one counts.
     KillWorker {
         /// The slot.
         slot: SlotNo,

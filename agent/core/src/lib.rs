@@ -3,7 +3,35 @@
 //! The shell owns one [`AgentCore`], hands it everything that happens with [`AgentCore::handle`], then takes
 //! actions with [`AgentCore::poll_action`] until there are none, and keeps one timer at
 //! [`AgentCore::poll_timeout`]. The core never waits, never fails and knows no clock.
+//!
+//! Who owns what:
+//! - `link`: the session with the coordinator and the lease (G1): the right to start tasks, and what is killed
+//!   when it ends;
+//! - `pools`: what a pool is, how many slots it has here, and its queue of granted attempts;
+//! - `slots`: the workers, one at most a slot, and the tasks handed to each;
+//! - `dispatch`: which waiting task goes to which worker, and which workers are started, replaced and let go;
+//! - `ends`: tasks that end, by themselves, by their worker's death or because they are killed;
+//! - `reports`: what the coordinator has not acknowledged yet (G3).
+//!
+//! A task is never in two places: it waits in its pool's queue, or is handed to one worker, or is in the reports.
 
+mod core;
+mod dispatch;
+mod ends;
 mod event;
+mod link;
+mod pace;
+mod pools;
+mod reports;
+mod slots;
+mod timers;
+mod view;
 
+#[cfg(test)]
+mod tests;
+
+pub use core::{AgentCore, Options};
+#[cfg(feature = "planted-bugs")]
+pub use core::PlantedBug;
 pub use event::{Action, EndedTask, Event, TaskStart, WorkerEnd};
+pub use view::SlotView;

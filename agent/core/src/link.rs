@@ -1,0 +1,278 @@
+//! The session with the coordinator, and the lease (G1).
+//!
+//! The lease is the right to start tasks. It counts from when a renewal was *sent*, so that it ends here before the
+//! coordinator can take it for ended. When it ends, attempts that may run again are killed and never mentioned
+//! again: the coordinator grants them anew. Attempts that may not run twice run on and are reported when the
+//! link is back.
+
+use std::{collections::VecDeque, time::Duration};
+
+use fleetpool_proto::{
+    PoolId, Timestamp,
+    message::{FromAgent, HeldRow, HeldState, Registration},
+};
+
+use crate::{
+    core::AgentCore,
+    dispatch::each_worker,
+    event::Action,
+    pools::Pool,
+    slots::{Fate, Handed, Phase, Slot, Worker},
+    timers::FENCE_GRACE_MS_MAX,
+};
+
+/// Renewals on their way that are remembered: far more than fit into a lease.
+const RENEWALS_MAX: usize = 16;
+/// A lease is renewed this many times in its length.
+const RENEWALS_A_LEASE: u32 = 3;
+
+/// The session with the coordinator.
+#[derive(Debug)]
+pub(crate) enum Link {
+    /// There is none.
+    Down,
+    /// There is one; `Register` waits until what the lease ended is gone, so that it need not be mentioned.
+    Waiting(Box<Registration>),
+    /// There is one.
+    Up,
+    /// There is one that is to be closed: nothing it brings counts.
+    Left,
+}
+
+impl Link {
+    pub(crate) fn is_up(&self) -> bool {
+        matches!(self, Self::Up)
+    }
+
+    pub(crate) fn is_left(&self) -> bool {
+        matches!(self, Self::Left)
+    }
+}
+
+/// The right to start tasks.
+#[derive(Debug, Default)]
+pub(crate) struct Lease {
+    length: Duration,
+    /// When it ends; `None`: there is none.
+    pub(crate) end: Option<Timestamp>,
+    /// When the next renewal is sent.
+    pub(crate) renew_at: Option<Timestamp>,
+    renewal: u64,
+    /// Renewals on their way: their numbers and when they were sent.
+    sent: VecDeque<(u64, Timestamp)>,
+    rtt_us: u64,
+}
+
+impl Lease {
+    pub(crate) fn holds(&self, now: Timestamp) -> bool {
+        self.end.is_some_and(|end| now < end)
+    }
+}
+
+/// What the host's clock says, known at one instant.
+#[derive(Debug, Default)]
+pub(crate) struct WallClock {
+    at: Timestamp,
+    us: u64,
+}
+
+impl WallClock {
+    /// Microseconds since 1970 at `time`; 0 when the clock has never been told.
+    pub(crate) fn us_at(&self, time: Timestamp) -> u64 {
+        if self.us == 0 {
+            return 0;
+        }
+        (self.us + time.0.saturating_sub(self.at.0)).saturating_sub(self.at.0.saturating_sub(time.0))
+    }
+}
+
+impl AgentCore {
+    /// Tells the coordinator, where there is one.
+    pub(crate) fn send(&mut self, message: FromAgent) {
+        if self.link.is_up() {
+            self.out.push_back(Action::Send(message));
+        }
+    }
+
+    pub(crate) fn on_link_up(
+        &mut self,
+        registration: Box<Registration>,
+        lease_ms: u64,
+        now_us: u64,
+    ) {
+        self.on_link_down();
+        self.lease.length = Duration::from_millis(lease_ms);
+        self.wall = WallClock {
+            at: self.now,
+            us: now_us,
+        };
+        self.link = Link::Waiting(registration);
+    }
+
+    /// What was said in the session and has not been answered is settled by the next one's `Register`.
+    pub(crate) fn on_link_down(&mut self) {
+        self.link = Link::Down;
+        self.lease.renew_at = None;
+        self.lease.sent.clear();
+        for (id, pool) in &mut self.pools {
+            // Sessions keep their order, so numbers need to be compared within one only.
+            pool.allotment = 0;
+            pool.allotted_owed = false;
+            pool.unfit_told = false;
+            pool.retractions.clear();
+            pool.tombstones.clear();
+            self.dirty.insert(*id);
+        }
+    }
+
+    /// Sends `Register` and all that the coordinator has not acknowledged, once nothing is left that must not
+    /// be mentioned.
+    pub(crate) fn register_if_possible(&mut self) {
+        if !matches!(self.link, Link::Waiting(_)) || self.fencing() {
+            return;
+        }
+        let Link::Waiting(mut registration) = std::mem::replace(&mut self.link, Link::Up) else {
+            return;
+        };
+        registration.held = self.held();
+        self.send(FromAgent::Register(registration));
+        self.renew();
+        for (id, pool) in &mut self.pools {
+            pool.reports.say_again();
+            self.dirty.insert(*id);
+        }
+    }
+
+    pub(crate) fn renew(&mut self) {
+        self.lease.renewal += 1;
+        if self.lease.sent.len() >= RENEWALS_MAX {
+            self.lease.sent.pop_front();
+        }
+        self.lease.sent.push_back((self.lease.renewal, self.now));
+        self.lease.renew_at = Some(self.now + self.lease.length / RENEWALS_A_LEASE);
+        self.send(FromAgent::Renew {
+            renewal: self.lease.renewal,
+            rtt_us: self.lease.rtt_us,
+        });
+    }
+
+    pub(crate) fn on_renewed(&mut self, renewal: u64) {
+        let lease = &mut self.lease;
+        let Some(at) = lease.sent.iter().position(|(number, _)| *number == renewal) else {
+            return;
+        };
+        let (_, sent) = lease.sent[at];
+        lease.sent.drain(..=at);
+        lease.rtt_us = fleetpool_proto::time::micros(self.now.since(sent));
+        let end = sent + lease.length;
+        if end <= self.now {
+            return;
+        }
+        if lease.end.is_none() {
+            self.dirty.extend(self.pools.keys());
+        }
+        self.lease.end = self.lease.end.max(Some(end));
+    }
+
+    /// Fences the host off when its lease is over: from here on nothing starts, and what the coordinator will
+    /// grant elsewhere dies.
+    pub(crate) fn end_lease_if_over(&mut self) {
+        if self.lease.end.is_none_or(|end| self.now < end) {
+            return;
+        }
+        #[cfg(feature = "planted-bugs")]
+        if self.options.planted == Some(crate::PlantedBug::LeaseIgnored) {
+            return;
+        }
+        self.lease.end = None;
+        for (id, pool) in &mut self.pools {
+            pool.allotted = 0;
+            pool.allotted_owed = false;
+            pool.queue.clear();
+            pool.retractions.clear();
+            let rerunnable = pool.is_rerunnable();
+            let grace_ms = pool.options.kill_grace_ms.min(FENCE_GRACE_MS_MAX);
+            each_worker(pool, &mut self.slots, |worker| {
+                self.out.extend(if rerunnable {
+                    worker.fence(grace_ms)
+                } else {
+                    worker.fence_unbegun()
+                });
+            });
+            self.dirty.insert(*id);
+        }
+        if !matches!(self.link, Link::Down) {
+            self.link = Link::Left;
+            self.lease.renew_at = None;
+            self.out.push_back(Action::DropLink {
+                reason: "the lease ran out before it was renewed".to_owned(),
+            });
+        }
+    }
+
+    /// Whether anything is left that the lease's end has doomed.
+    fn fencing(&self) -> bool {
+        let doomed = |handed: &Handed| handed.fate == Fate::Fenced;
+        let workers = self.slots.iter().filter_map(|slot| slot.worker.as_ref());
+        workers.flat_map(|worker| &worker.handed).any(doomed)
+    }
+
+    fn held(&self) -> Vec<HeldRow> {
+        self.pools
+            .iter()
+            .filter(|(_, pool)| !pool.closing)
+            .flat_map(|(id, pool)| held_of(*id, pool, &self.slots))
+            .collect()
+    }
+}
+
+impl Worker {
+    /// Everything in hand dies; what is being killed already has less time for it now.
+    fn fence(&mut self, grace_ms: u32) -> Option<Action> {
+        for handed in &mut self.handed {
+            handed.fate = Fate::Fenced;
+        }
+        let first = self.handed.front()?;
+        if self.phase == Phase::Ready && self.command {
+            return Some(self.kill_task(first.task.id(self.pool), grace_ms));
+        }
+        Some(self.kill(grace_ms))
+    }
+
+    /// What has begun goes on, the rest does not begin.
+    fn fence_unbegun(&mut self) -> Option<Action> {
+        for handed in self.handed.iter_mut().skip(1) {
+            handed.fate = Fate::Fenced;
+        }
+        self.give_back(usize::MAX)
+    }
+}
+
+fn held_of<'a>(
+    id: PoolId,
+    pool: &'a Pool,
+    slots: &'a [Slot],
+) -> impl Iterator<Item = HeldRow> + 'a {
+    let row = move |index, attempt, state| HeldRow {
+        pool: id,
+        index,
+        attempt,
+        state,
+    };
+    let ended = pool
+        .reports
+        .keys()
+        .map(move |(index, attempt)| row(index, attempt, HeldState::Ended));
+    let workers = pool
+        .crew
+        .iter()
+        .filter_map(|number| slots.get(usize::from(number.0))?.worker.as_ref());
+    let running = workers
+        .flat_map(|worker| &worker.handed)
+        .map(move |handed| row(handed.task.index, handed.task.attempt, HeldState::Running));
+    let queued = pool
+        .queue
+        .iter()
+        .map(move |task| row(task.index, task.attempt, HeldState::Queued));
+    ended.chain(running).chain(queued)
+}

@@ -1,0 +1,93 @@
+//! How long a pool's tasks take, and so how many a worker is handed at a time.
+//!
+//! Handing several saves a round trip a task, which is all the time that a short task takes. What is handed
+//! can be taken back, but at the price of a round trip: so tasks are handed for [`AHEAD`] at most.
+
+use std::time::Duration;
+
+/// Work that a worker is handed ahead. About fifty round trips to a worker, and the most that a task waits behind
+/// tasks of the length that was expected.
+const AHEAD: Duration = Duration::from_millis(2);
+/// Most tasks handed to a worker, however short they are.
+const HANDED_MAX: u32 = 1024;
+/// How much a task counts in the mean: an eighth.
+const WEIGHT: u64 = 8;
+
+/// A running mean of run times.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pace {
+    mean_ns: u64,
+    /// Short tasks seen in a row, as a power of two: trust grows by doubling and is lost at once.
+    trust: u32,
+}
+
+impl Pace {
+    /// Takes in a task's run time.
+    pub(crate) fn observe(&mut self, run_us: u64) {
+        let run_ns = run_us.saturating_mul(1000);
+        self.mean_ns = if self.trust == 0 {
+            run_ns
+        } else {
+            let (mean, run) = (self.mean_ns, run_ns);
+            mean - mean / WEIGHT + run / WEIGHT
+        };
+        let short = run_ns < ns(AHEAD);
+        self.trust = if short { self.trust + 1 } else { 1 }.min(HANDED_MAX.ilog2() + 1);
+    }
+
+    /// Most tasks that a worker of the pool should have in hand.
+    pub(crate) fn ahead(&self) -> usize {
+        let trusted = 1 << self.trust.saturating_sub(1);
+        let fits = ns(AHEAD) / self.mean_ns.max(1);
+        usize::try_from(fits.clamp(1, trusted)).unwrap_or(1)
+    }
+
+    /// From when on a task holds up those handed behind it.
+    pub(crate) fn patience(&self) -> Duration {
+        Duration::from_nanos(self.mean_ns) + AHEAD
+    }
+
+    /// How long `tasks` will take.
+    pub(crate) fn estimate(&self, tasks: usize) -> Duration {
+        Duration::from_nanos(self.mean_ns.saturating_mul(tasks as u64))
+    }
+}
+
+fn ns(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn after(runs_us: &[u64]) -> usize {
+        let mut pace = Pace::default();
+        runs_us.iter().for_each(|&run_us| pace.observe(run_us));
+        pace.ahead()
+    }
+
+    #[test]
+    fn what_is_unknown_is_handed_one_at_a_time() {
+        assert_eq!(after(&[]), 1);
+    }
+
+    #[test]
+    fn trust_in_short_tasks_doubles() {
+        assert_eq!(after(&[0]), 1);
+        assert_eq!(after(&[0, 0]), 2);
+        assert_eq!(after(&[0, 0, 0, 0]), 8);
+        assert_eq!(after(&[0; 40]), 1024);
+    }
+
+    #[test]
+    fn two_milliseconds_of_work_are_handed() {
+        assert_eq!(after(&[100; 40]), 20);
+        assert_eq!(after(&[5000; 40]), 1);
+    }
+
+    #[test]
+    fn one_long_task_ends_the_trust() {
+        assert_eq!(after(&[[0; 40].as_slice(), &[1_000_000]].concat()), 1);
+    }
+}

@@ -1,0 +1,9 @@
+//! The core alone, driven by hand and by chance.
+
+
+
+
+
+
+
+
