@@ -4,8 +4,27 @@
 //! `poll_action` until there are none, and keeps one timer at `poll_timeout`. The core never waits, never fails and
 //! knows no clock.
 
+mod agents;
+mod clients;
+mod core;
+mod credit;
 mod event;
+mod fair;
+mod feed;
+mod host;
+mod options;
+mod outbox;
+mod placement;
+mod pool;
+mod queue;
+mod ranges;
 mod selector;
+mod settle;
+mod share;
+mod views;
 
+#[cfg(feature = "planted-bugs")]
+pub use crate::options::PlantedBug;
+pub use crate::{core::CoordinatorCore, options::Options};
 pub use event::{Action, Event, SessionNo};
 pub use selector::{Selector, SelectorError};

@@ -1,0 +1,403 @@
+//! What agents say, and what their silence means.
+
+use bytes::Bytes;
+use fleetpool_proto::{
+    HostId, PoolId, Timestamp,
+    message::{
+        FromAgent, HeldRow, HeldState, Registration, ReportRow, StartedRow, TaskRow, ToAgent,
+    },
+};
+
+use crate::{
+    core::CoordinatorCore,
+    event::{Action, SessionNo},
+    host::{Host, HostState},
+    outbox::Outbox,
+    pool::Pool,
+    settle::{self, Loser},
+};
+
+impl CoordinatorCore {
+    pub(crate) fn on_agent_connected(&mut self, id: HostId, session: SessionNo) {
+        let host = self.hosts.entry(id).or_default();
+        if host.session.is_some_and(|current| current > session) {
+            return;
+        }
+        if let Some(older) = host.session.replace(session) {
+            self.outbox.actions.push_back(Action::DropAgent {
+                host: id,
+                session: older,
+                reason: "a newer session of this host has taken over".to_owned(),
+            });
+        }
+        self.leave(id);
+    }
+
+    /// The host is connected no more, or not yet again.
+    fn leave(&mut self, id: HostId) {
+        self.change_host(id, |core| {
+            if let Some(host) = core.hosts.get_mut(&id).filter(|host| host.is_up()) {
+                host.state = HostState::Away;
+            }
+        });
+    }
+
+    pub(crate) fn on_agent_disconnected(&mut self, id: HostId, session: SessionNo) {
+        let Some(host) = self.hosts.get_mut(&id) else {
+            return;
+        };
+        if host.session != Some(session) {
+            return;
+        }
+        host.session = None;
+        self.leave(id);
+    }
+
+    pub(crate) fn on_agent_message(&mut self, id: HostId, session: SessionNo, message: FromAgent) {
+        let Some(host) = self.hosts.get_mut(&id) else {
+            return;
+        };
+        if host.session != Some(session) {
+            return;
+        }
+        if host.state != HostState::Up && !matches!(message, FromAgent::Register(_)) {
+            // Before it registers nothing else can be meant for the hosts it stands for.
+            return;
+        }
+        match message {
+            FromAgent::Register(registration) => {
+                self.change_host(id, |core| core.on_register(id, *registration));
+            }
+            FromAgent::Renew { renewal, rtt_us } => self.on_renew(id, renewal, rtt_us),
+            FromAgent::Allotted {
+                pool,
+                slots,
+                allotment,
+            } => self.on_allotted(id, pool, slots, allotment),
+            FromAgent::Started { pool, rows } => self.on_started(id, pool, &rows),
+            FromAgent::Reports {
+                pool,
+                rows,
+                payloads,
+            } => self.on_reports(id, pool, rows, payloads.into_items()),
+            FromAgent::Output {
+                pool,
+                rows,
+                payloads,
+            } => self.on_output(id, pool, rows, payloads),
+            FromAgent::Retracted {
+                pool,
+                retraction,
+                rows,
+            } => self.on_retracted(id, pool, Some(retraction), &rows),
+            FromAgent::PoolUnfit { pool, reason, rows } => {
+                self.on_pool_unfit(id, pool, reason, &rows);
+            }
+            FromAgent::NeedContent { pool, hash } => {
+                if let Some(client) = self.pools.get(&pool).map(|pool| pool.client) {
+                    self.outbox.actions.push_back(Action::FetchContent {
+                        host: id,
+                        session,
+                        client,
+                        hash,
+                    });
+                }
+            }
+        }
+    }
+
+    fn on_register(&mut self, id: HostId, registration: Registration) {
+        let Some(host) = self.hosts.get_mut(&id) else {
+            return;
+        };
+        let same_life = host.facts.incarnation == registration.incarnation;
+        if !same_life {
+            // An agent registers only after every process of its predecessor is gone: that is as good as a fence.
+            self.lose_host(id, Loser::Dead);
+        }
+        let Some(host) = self.hosts.get_mut(&id) else {
+            return;
+        };
+        host.state = HostState::Up;
+        host.facts = registration;
+        let held = std::mem::take(&mut host.facts.held);
+        self.renew_lease(id);
+        self.reconcile(id, &held);
+    }
+
+    /// Makes this side's picture of a host and the host's own agree.
+    fn reconcile(&mut self, id: HostId, held: &[HeldRow]) {
+        let mut known: Vec<PoolId> = Vec::new();
+        let pools = self.hosts.get(&id).map(|host| host.pools.clone());
+        for pool_id in pools.unwrap_or_default() {
+            let now = self.now;
+            self.with(pool_id, id, |pool, host, outbox| {
+                reconcile_share(pool, id, host, outbox, held, now);
+            });
+            known.push(pool_id);
+            self.touched.insert(pool_id);
+        }
+        let Some(host) = self.hosts.get(&id) else {
+            return;
+        };
+        let mut strangers: Vec<PoolId> = held.iter().map(|row| row.pool).collect();
+        strangers.sort_unstable();
+        strangers.dedup();
+        for pool in strangers {
+            if known.binary_search(&pool).is_err() {
+                self.outbox.agent(id, host, ToAgent::ClosePool { pool });
+            }
+        }
+    }
+
+    fn on_renew(&mut self, id: HostId, renewal: u64, rtt_us: u64) {
+        if let Some(host) = self.hosts.get_mut(&id) {
+            if rtt_us > 0 {
+                host.rtt = std::time::Duration::from_micros(rtt_us);
+            }
+            self.outbox.agent(id, host, ToAgent::Renewed { renewal });
+        }
+        self.renew_lease(id);
+    }
+
+    fn renew_lease(&mut self, id: HostId) {
+        let fenced_at = self.now + self.options.fence_after();
+        let gone_at = self.now + self.options.lost_after;
+        let Some(host) = self.hosts.get_mut(&id) else {
+            return;
+        };
+        let before = std::mem::replace(&mut host.fenced_at, fenced_at);
+        let before_gone = std::mem::replace(&mut host.gone_at, gone_at);
+        self.deadlines.remove(&(before_gone, id));
+        self.set_deadline(id, before, Some(fenced_at));
+    }
+
+    /// Looks at hosts whose time has come.
+    pub(crate) fn pass_deadlines(&mut self) {
+        while let Some(&(at, id)) = self.deadlines.first() {
+            if at > self.now {
+                return;
+            }
+            self.deadlines.pop_first();
+            let Some(host) = self.hosts.get_mut(&id) else {
+                continue;
+            };
+            if host.state == HostState::Lost {
+                self.lose_host(id, Loser::Gone);
+                continue;
+            }
+            let gone_at = host.gone_at.max(at);
+            if let Some(session) = host.session.take() {
+                self.outbox.actions.push_back(Action::DropAgent {
+                    host: id,
+                    session,
+                    reason: "it has not renewed its lease".to_owned(),
+                });
+            }
+            self.deadlines.insert((gone_at, id));
+            self.change_host(id, |core| {
+                if let Some(host) = core.hosts.get_mut(&id) {
+                    host.state = HostState::Lost;
+                }
+                core.lose_host(id, Loser::Fenced);
+            });
+        }
+    }
+
+    /// Takes from a host what it can no longer be running.
+    fn lose_host(&mut self, id: HostId, loser: Loser) {
+        let pools = self.hosts.get(&id).map(|host| host.pools.clone());
+        for pool_id in pools.unwrap_or_default() {
+            let now = self.now;
+            self.with(pool_id, id, |pool, host, _| {
+                settle::lose_share(pool, id, host, loser, now);
+            });
+            self.touched.insert(pool_id);
+        }
+        self.supply += 1;
+    }
+
+    fn on_allotted(&mut self, id: HostId, pool: PoolId, slots: u16, allotment: u64) {
+        self.with(pool, id, |pool, _, _| {
+            let Some(share) = pool.shares.get_mut(&id) else {
+                return;
+            };
+            if share.allotment == allotment && slots <= share.allot {
+                pool.ceilings -= u64::from(share.ceiling);
+                share.ceiling = share.allot;
+                pool.ceilings += u64::from(share.ceiling);
+            }
+        });
+        self.supply += 1;
+        self.touched.insert(pool);
+    }
+
+    fn on_started(&mut self, id: HostId, pool: PoolId, rows: &[StartedRow]) {
+        self.with(pool, id, |pool, _, _| {
+            let Some(share) = pool.shares.get_mut(&id) else {
+                return;
+            };
+            for row in rows {
+                if let Some(task) = share.tasks.get_mut(&row.index)
+                    && task.tries.attempt == row.attempt
+                {
+                    task.running = Some((row.slot, row.pid));
+                }
+            }
+        });
+    }
+
+    fn on_reports(&mut self, id: HostId, pool: PoolId, rows: Vec<ReportRow>, payloads: Vec<Bytes>) {
+        let acked = rows.iter().map(|row| TaskRow {
+            index: row.index,
+            attempt: row.attempt,
+        });
+        let ack = ToAgent::Ack {
+            pool,
+            rows: acked.collect(),
+        };
+        let (now, checks) = (self.now, self.options.checks_attempts());
+        self.with(pool, id, |pool, host, _| {
+            settle::settle_reports(pool, id, rows, payloads, now, checks);
+            pool.reindex(id, host);
+        });
+        if let Some(host) = self.hosts.get(&id) {
+            self.outbox.agent(id, host, ack);
+        }
+        self.touched.insert(pool);
+    }
+
+    fn on_output(
+        &mut self,
+        id: HostId,
+        pool: PoolId,
+        mut rows: Vec<fleetpool_proto::message::OutputRow>,
+        payloads: fleetpool_proto::Payloads,
+    ) {
+        let Some(client) = self
+            .pools
+            .get(&pool)
+            .filter(|pool| !pool.ending)
+            .map(|pool| pool.client)
+        else {
+            return;
+        };
+        self.name_host(client, id);
+        for row in &mut rows {
+            row.host = id;
+        }
+        let output = fleetpool_proto::message::ToClient::Output {
+            pool,
+            rows,
+            payloads,
+        };
+        self.outbox.client(client, output);
+    }
+
+    fn on_retracted(
+        &mut self,
+        id: HostId,
+        pool: PoolId,
+        retraction: Option<u64>,
+        rows: &[TaskRow],
+    ) {
+        let now = self.now;
+        self.with(pool, id, |pool, host, _| {
+            if let Some(share) = pool.shares.get_mut(&id)
+                && share.retraction == retraction
+            {
+                share.retraction = None;
+            }
+            for row in rows {
+                settle::take_back(pool, id, row, now);
+            }
+            pool.reindex(id, host);
+        });
+        self.touched.insert(pool);
+    }
+
+    fn on_pool_unfit(&mut self, id: HostId, pool: PoolId, reason: String, rows: &[TaskRow]) {
+        let name = self.hosts.get(&id).map(|host| host.facts.name.clone());
+        let name = name.unwrap_or_default();
+        self.on_retracted(id, pool, None, rows);
+        self.change_host(id, |core| {
+            core.with(pool, id, |pool, _, _| {
+                if let Some(share) = pool.shares.get_mut(&id) {
+                    share.unfit = true;
+                }
+            });
+        });
+        self.with(pool, id, |pool, _, outbox| {
+            let text = format!("host {name} cannot work for this pool: {reason}");
+            pool.unfit_reason = Some(text.clone());
+            let pool_id = pool.id;
+            outbox.client(
+                pool.client,
+                fleetpool_proto::message::ToClient::Notice {
+                    pool: pool_id,
+                    text,
+                },
+            );
+        });
+        self.shrink(pool, id, 0);
+    }
+
+    /// Stops new tasks on a host, or lets them come again.
+    pub(crate) fn on_cordon(&mut self, id: HostId, on: bool) {
+        self.change_host(id, |core| {
+            if let Some(host) = core.hosts.get_mut(&id) {
+                host.cordoned = on;
+            }
+        });
+        let pools = self
+            .hosts
+            .get(&id)
+            .filter(|_| on)
+            .map(|host| host.pools.clone());
+        for pool in pools.unwrap_or_default() {
+            self.shrink(pool, id, 0);
+        }
+    }
+}
+
+fn reconcile_share(
+    pool: &mut Pool,
+    id: HostId,
+    host: &mut Host,
+    outbox: &mut Outbox,
+    held: &[HeldRow],
+    now: Timestamp,
+) {
+    let Some(share) = pool.shares.get_mut(&id) else {
+        return;
+    };
+    share.forget_session();
+    let mut never_came: Vec<u64> = share.tasks.keys().copied().collect();
+    let mut stale = Vec::new();
+    for row in held.iter().filter(|row| row.pool == pool.id) {
+        match share.tasks.get_mut(&row.index) {
+            Some(task) if task.tries.attempt == row.attempt => {
+                if row.state != HeldState::Queued && task.running.is_none() {
+                    task.running = Some(Default::default());
+                }
+                if let Ok(at) = never_came.binary_search(&row.index) {
+                    never_came.remove(at);
+                }
+            }
+            _ if row.state != HeldState::Ended => stale.push(TaskRow {
+                index: row.index,
+                attempt: row.attempt,
+            }),
+            _ => {}
+        }
+    }
+    if !stale.is_empty() {
+        let (pool, rows) = (pool.id, stale);
+        outbox.agent(id, host, ToAgent::Cancel { pool, rows });
+    }
+    // What the agent does not hold it never got, or has dropped unstarted when its lease ended: it costs no rerun.
+    for index in never_came {
+        settle::requeue_unstarted(pool, id, index, now);
+    }
+    crate::placement::retell(pool, id, host, outbox);
+}

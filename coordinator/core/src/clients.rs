@@ -1,0 +1,290 @@
+//! What clients say.
+
+use bytes::Bytes;
+use fleetpool_proto::{
+    ClientId, HostId, PoolId, SpecId,
+    message::{FromClient, Refusal, TaskRow, ToAgent, ToClient},
+    outcome::Loss,
+    pool::PoolOptions,
+};
+
+use crate::{
+    core::CoordinatorCore,
+    pool::Pool,
+    queue::{Pending, Tries},
+    selector::Selector,
+    settle,
+};
+
+impl CoordinatorCore {
+    pub(crate) fn on_client_message(&mut self, client: ClientId, message: FromClient) {
+        if let FromClient::OpenPool { pool, options } = message {
+            self.on_open_pool(client, pool, *options);
+            return;
+        }
+        match message {
+            FromClient::Define { pool, spec, body } => {
+                if let Some(pool) = self.owned(client, pool) {
+                    pool.specs.entry(spec).or_insert(body);
+                }
+            }
+            FromClient::Submit {
+                pool,
+                spec,
+                first,
+                hosts,
+                payloads,
+            } => self.on_submit(client, pool, spec, first, &hosts, payloads.into_items()),
+            FromClient::Cancel { pool, tasks } => self.on_cancel(client, pool, tasks),
+            FromClient::Close { pool, submitted } => {
+                if let Some(pool) = self.owned(client, pool) {
+                    pool.closed = Some(submitted);
+                    let id = pool.id;
+                    self.touched.insert(id);
+                }
+            }
+            FromClient::Terminate { pool } => {
+                if self.owned(client, pool).is_some() {
+                    self.begin_end(pool);
+                }
+            }
+            FromClient::Resize { pool, slots } => self.on_resize(client, pool, slots),
+            FromClient::Consumed { pool, tasks } => {
+                if let Some(pool) = self.owned(client, pool) {
+                    pool.credit.on_consumed(tasks);
+                    let id = pool.id;
+                    self.touched.insert(id);
+                }
+            }
+            // Questions and content are the shell's.
+            FromClient::OpenPool { .. } | FromClient::Content { .. } | FromClient::Ask { .. } => {}
+        }
+    }
+
+    /// The pool of that number, if it is this client's.
+    fn owned(&mut self, client: ClientId, pool: PoolId) -> Option<&mut Pool> {
+        self.pools
+            .get_mut(&pool)
+            .filter(|pool| pool.client == client)
+    }
+
+    fn on_open_pool(&mut self, client: ClientId, id: PoolId, options: PoolOptions) {
+        let refuse = |core: &mut Self, kind, reason: String| {
+            let pool = id;
+            core.outbox
+                .client(client, ToClient::Refused { pool, reason, kind });
+        };
+        if self.pools.contains_key(&id) {
+            refuse(self, Refusal::Invalid, format!("pool {id} is open already"));
+            return;
+        }
+        if options.slots == Some(0) {
+            let reason = "a pool needs at least one slot: ask for 1 or more, or leave the number out for all";
+            refuse(self, Refusal::Invalid, reason.to_owned());
+            return;
+        }
+        let selector = match Selector::parse(&options.on) {
+            Ok(selector) => selector,
+            Err(error) => {
+                refuse(self, Refusal::Invalid, error.to_string());
+                return;
+            }
+        };
+        let user = self.clients.get(&client).map(|client| client.user.clone());
+        let all = options.on.trim().is_empty();
+        let mut pool = Pool::new(
+            id,
+            client,
+            user.unwrap_or_default(),
+            options,
+            selector,
+            &self.options,
+        );
+        for (&host_id, host) in &self.hosts {
+            pool.count_host(host_id, host, true);
+        }
+        if pool.eligible_hosts == 0 && !all {
+            let reason = format!(
+                "no connected host matches `{}`: `fleetpool hosts` lists what there is",
+                pool.options.on
+            );
+            refuse(self, Refusal::NoHostMatches, reason);
+            return;
+        }
+        self.pools.insert(id, pool);
+        self.touched.insert(id);
+    }
+
+    fn on_submit(
+        &mut self,
+        client: ClientId,
+        pool: PoolId,
+        spec: SpecId,
+        first: u64,
+        hosts: &[HostId],
+        payloads: Vec<Bytes>,
+    ) {
+        let now = self.now;
+        let Some(pool) = self.owned(client, pool) else {
+            return;
+        };
+        let Some(end) = first.checked_add(payloads.len() as u64) else {
+            return;
+        };
+        if pool.ending || pool.seen.overlaps(first, end) {
+            return;
+        }
+        pool.seen.insert(first, end);
+        if hosts.is_empty() {
+            pool.queue.push_block(first, spec, now, payloads);
+        } else {
+            for ((index, payload), &host) in (first..).zip(payloads).zip(hosts) {
+                pool.queue.push(Pending {
+                    index,
+                    spec,
+                    tries: Tries::default(),
+                    since: now,
+                    pin: Some(host),
+                    payload,
+                });
+            }
+        }
+        let early: Vec<u64> = pool.cancelled_early.range(first..end).copied().collect();
+        for index in early {
+            pool.cancelled_early.remove(&index);
+            cancel_waiting(pool, index);
+        }
+        let id = pool.id;
+        self.touched.insert(id);
+    }
+
+    fn on_cancel(&mut self, client: ClientId, pool: PoolId, mut tasks: Vec<u64>) {
+        tasks.sort_unstable();
+        let Some(pool) = self.pools.get_mut(&pool) else {
+            return;
+        };
+        if pool.client != client || pool.ending {
+            return;
+        }
+        let mut at_agents = Vec::new();
+        for index in tasks {
+            if !pool.seen.contains(index) {
+                pool.cancelled_early.insert(index);
+            } else if !cancel_waiting(pool, index) {
+                at_agents.push(index);
+            }
+        }
+        let id = pool.id;
+        self.touched.insert(id);
+        if !at_agents.is_empty() {
+            self.cancel_granted(id, |index| at_agents.binary_search(&index).is_ok());
+        }
+    }
+
+    /// Asks the agents to end the tasks of a pool that `which` names.
+    fn cancel_granted(&mut self, pool: PoolId, which: impl Fn(u64) -> bool) {
+        let Some(pool) = self.pools.get_mut(&pool) else {
+            return;
+        };
+        for (&id, share) in &mut pool.shares {
+            let mut rows = Vec::new();
+            for (&index, task) in &mut share.tasks {
+                if !task.cancelled && which(index) {
+                    task.cancelled = true;
+                    rows.push(TaskRow {
+                        index,
+                        attempt: task.tries.attempt,
+                    });
+                }
+            }
+            if let Some(host) = self.hosts.get(&id).filter(|_| !rows.is_empty()) {
+                let pool = pool.id;
+                self.outbox.agent(id, host, ToAgent::Cancel { pool, rows });
+            }
+        }
+    }
+
+    fn on_resize(&mut self, client: ClientId, pool: PoolId, slots: Option<u32>) {
+        let Some(pool) = self.owned(client, pool) else {
+            return;
+        };
+        pool.options.slots = slots.map(|slots| slots.max(1));
+        pool.asked_in_vain = None;
+        let (id, too_many) = (pool.id, pool.allotted.saturating_sub(pool.limit()));
+        self.touched.insert(id);
+        self.give_back_slots(id, too_many);
+    }
+
+    pub(crate) fn on_client_gone(&mut self, client: ClientId) {
+        self.clients.remove(&client);
+        let theirs: Vec<PoolId> = self
+            .pools
+            .values()
+            .filter(|pool| pool.client == client)
+            .map(|pool| pool.id)
+            .collect();
+        for pool in theirs {
+            self.begin_end(pool);
+        }
+    }
+
+    pub(crate) fn on_end_pool(&mut self, pool: PoolId, reason: String) {
+        let Some(found) = self.pools.get(&pool) else {
+            return;
+        };
+        let notice = ToClient::Notice { pool, text: reason };
+        self.outbox.client(found.client, notice);
+        self.begin_end(pool);
+    }
+
+    /// Starts to end a pool: nothing more is granted or delivered, what runs is killed. It is over when every agent
+    /// has confirmed, or is fenced.
+    pub(crate) fn begin_end(&mut self, id: PoolId) {
+        let Some(pool) = self.pools.get_mut(&id) else {
+            return;
+        };
+        pool.ending = true;
+        pool.queue.clear();
+        pool.out_rows.clear();
+        pool.out_payloads.clear();
+        self.touched.insert(id);
+        self.cancel_granted(id, |_| true);
+        let hosts: Vec<HostId> = self
+            .pools
+            .get(&id)
+            .map(|pool| pool.shares.keys().copied().collect())
+            .unwrap_or_default();
+        for host in hosts {
+            self.shrink(id, host, 0);
+        }
+    }
+
+    /// Tells a client a host's name before the first row that mentions it.
+    pub(crate) fn name_host(&mut self, client: ClientId, host: HostId) {
+        let Some(known) = self.clients.get_mut(&client) else {
+            return;
+        };
+        if !known.hosts_told.insert(host) {
+            return;
+        }
+        let name = self.hosts.get(&host).map(|host| host.facts.name.clone());
+        let name = name.unwrap_or_default();
+        self.outbox.client(client, ToClient::Host { host, name });
+    }
+}
+
+/// Ends a task that no agent has; `false` when it is not waiting.
+fn cancel_waiting(pool: &mut Pool, index: u64) -> bool {
+    let Some(bytes) = pool.queue.remove(index) else {
+        return false;
+    };
+    let loss = Loss::because("cancelled before it started");
+    settle::deliver_loss(
+        pool,
+        index,
+        fleetpool_proto::Outcome::Cancelled,
+        &loss,
+        bytes,
+    );
+    true
+}

@@ -1,0 +1,152 @@
+//! The scheduler's state, and how events reach it and actions leave it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use fleetpool_proto::{ClientId, HostId, PoolId, Timestamp};
+
+use crate::{
+    event::{Action, Event},
+    host::{Host, Hosts},
+    options::Options,
+    outbox::Outbox,
+    pool::Pool,
+};
+
+/// A connected client.
+#[derive(Debug, Default)]
+pub(crate) struct Client {
+    pub(crate) user: String,
+    /// Hosts whose names it has been told.
+    pub(crate) hosts_told: BTreeSet<HostId>,
+}
+
+/// The scheduler: pools, tasks, slots and leases of a fleet.
+#[derive(Debug, Default)]
+pub struct CoordinatorCore {
+    pub(crate) options: Options,
+    pub(crate) hosts: Hosts,
+    pub(crate) pools: BTreeMap<PoolId, Pool>,
+    pub(crate) clients: BTreeMap<ClientId, Client>,
+    pub(crate) outbox: Outbox,
+    /// Pools with something to do before the next action leaves.
+    pub(crate) touched: BTreeSet<PoolId>,
+    /// Pools that want more slots than they have.
+    pub(crate) unmet: BTreeSet<PoolId>,
+    /// Grows when slots may have become available to somebody.
+    pub(crate) supply: u64,
+    /// Hosts with slots that belong to no pool.
+    pub(crate) free_hosts: BTreeSet<HostId>,
+    /// Slots of all hosts that may be given tasks.
+    pub(crate) capacity: u64,
+    /// When hosts are to be looked at: fenced, or given up.
+    pub(crate) deadlines: BTreeSet<(Timestamp, HostId)>,
+    pub(crate) now: Timestamp,
+}
+
+impl CoordinatorCore {
+    /// A scheduler without hosts, clients and pools.
+    #[must_use]
+    pub fn new(options: Options) -> Self {
+        Self {
+            options,
+            ..Self::default()
+        }
+    }
+
+    /// Takes in what happened at `now`.
+    pub fn handle(&mut self, now: Timestamp, event: Event) {
+        self.now = self.now.max(now);
+        match event {
+            Event::AgentConnected { host, session } => self.on_agent_connected(host, session),
+            Event::FromAgent {
+                host,
+                session,
+                message,
+            } => self.on_agent_message(host, session, message),
+            Event::AgentDisconnected { host, session } => {
+                self.on_agent_disconnected(host, session);
+            }
+            Event::ClientConnected { client, user } => {
+                let hosts_told = BTreeSet::new();
+                self.clients.insert(client, Client { user, hosts_told });
+            }
+            Event::FromClient { client, message } => self.on_client_message(client, message),
+            Event::ClientGone { client } => self.on_client_gone(client),
+            Event::Cordon { host, on } => self.on_cordon(host, on),
+            Event::EndPool { pool, reason } => self.on_end_pool(pool, reason),
+            Event::Tick => {}
+        }
+        self.pass_deadlines();
+    }
+
+    /// The next thing to do. What several events led to comes out together: placement runs once for all of them.
+    pub fn poll_action(&mut self) -> Option<Action> {
+        if self.outbox.actions.is_empty() {
+            self.place();
+        }
+        self.outbox.actions.pop_front()
+    }
+
+    /// When `handle` wants to be called with [`Event::Tick`], at the latest.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Timestamp> {
+        self.deadlines.first().map(|&(at, _)| at)
+    }
+
+    /// Sets when a host is to be looked at next.
+    pub(crate) fn set_deadline(&mut self, id: HostId, before: Timestamp, at: Option<Timestamp>) {
+        self.deadlines.remove(&(before, id));
+        if let Some(at) = at {
+            self.deadlines.insert((at, id));
+        }
+    }
+
+    /// Changes what decides whether a host may be given tasks, and keeps every count that depends on it true.
+    pub(crate) fn change_host(&mut self, id: HostId, change: impl FnOnce(&mut Self)) {
+        self.count_host(id, false);
+        change(self);
+        self.count_host(id, true);
+        self.supply += 1;
+    }
+
+    fn count_host(&mut self, id: HostId, add: bool) {
+        let Some(host) = self.hosts.get(&id) else {
+            return;
+        };
+        let slots = u64::from(host.usable());
+        if add {
+            self.capacity += slots;
+        } else {
+            self.capacity -= slots;
+        }
+        for pool in self.pools.values_mut() {
+            pool.count_host(id, host, add);
+            pool.reindex(id, host);
+            self.touched.insert(pool.id);
+        }
+        self.refresh_free(id);
+    }
+
+    /// Brings the set of hosts with free slots up to date.
+    pub(crate) fn refresh_free(&mut self, id: HostId) {
+        if self.hosts.get(&id).is_some_and(|host| host.free() > 0) {
+            self.free_hosts.insert(id);
+        } else {
+            self.free_hosts.remove(&id);
+        }
+    }
+
+    /// Runs `act` on a pool and a host that both exist.
+    pub(crate) fn with<R>(
+        &mut self,
+        pool: PoolId,
+        id: HostId,
+        act: impl FnOnce(&mut Pool, &mut Host, &mut Outbox) -> R,
+    ) -> Option<R> {
+        let pool = self.pools.get_mut(&pool)?;
+        let host = self.hosts.get_mut(&id)?;
+        let done = act(pool, host, &mut self.outbox);
+        self.refresh_free(id);
+        Some(done)
+    }
+}

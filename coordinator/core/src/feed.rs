@@ -1,0 +1,390 @@
+//! Which task goes to which slot, and what leaves before the next action is taken.
+
+use fleetpool_proto::{
+    HostId, Payloads, PoolId, Timestamp,
+    limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX},
+    message::{GrantRow, Refusal, ResultRow, ToAgent, ToClient},
+};
+
+use crate::{
+    core::CoordinatorCore,
+    host::{Host, Hosts},
+    outbox::Outbox,
+    placement::retract,
+    pool::Pool,
+    queue::Pending,
+};
+
+/// Bytes of arguments that a host is sent ahead of its slots.
+const AHEAD_BYTES_MAX: u64 = 4 << 20;
+/// Bytes of results in one message, unless a single one is larger.
+const RESULT_BYTES_MAX: usize = 8 << 20;
+
+impl CoordinatorCore {
+    /// Does what the events since the last action led to: grants, allotments, retractions, results.
+    pub(crate) fn place(&mut self) {
+        if self.touched.is_empty() && !self.has_unmet_supply() {
+            return;
+        }
+        let mut touched = std::mem::take(&mut self.touched);
+        for &pool in &touched {
+            self.feed(pool);
+        }
+        for pool in self.allot() {
+            self.feed(pool);
+            touched.insert(pool);
+        }
+        touched.append(&mut self.touched);
+        for pool in touched {
+            self.finish_pass(pool);
+        }
+    }
+
+    fn has_unmet_supply(&self) -> bool {
+        self.unmet
+            .iter()
+            .filter_map(|id| self.pools.get(id))
+            .any(|pool| {
+                pool.asked_in_vain
+                    .is_none_or(|(supply, _)| supply != self.supply)
+            })
+    }
+
+    fn feed(&mut self, id: PoolId) {
+        let now = self.now;
+        let Some(pool) = self.pools.get_mut(&id) else {
+            return;
+        };
+        if !pool.ending && !pool.credit.is_exhausted() {
+            feed_pinned(pool, &self.hosts, &mut self.outbox, now);
+            feed_idle(pool, &self.hosts, &mut self.outbox, now);
+            feed_ahead(pool, &self.hosts, &mut self.outbox, now);
+        }
+        let unmet = is_unmet(pool, &self.hosts);
+        let leaves_slots_idle = !pool.idle.is_empty() && pool.queue.len() == 0;
+        if unmet {
+            self.unmet.insert(id);
+        } else {
+            self.unmet.remove(&id);
+        }
+        if leaves_slots_idle && !self.unmet.is_empty() {
+            self.supply += 1;
+        }
+    }
+
+    /// After slots and tasks have been given out: takes tasks back for idle slots, and tells the client.
+    fn finish_pass(&mut self, id: PoolId) {
+        let Some(pool) = self.pools.get_mut(&id) else {
+            return;
+        };
+        if self.options.retracts() {
+            steal(pool, &self.hosts, &mut self.outbox);
+        }
+        self.send_results(id);
+        let Some(pool) = self.pools.get_mut(&id) else {
+            return;
+        };
+        tell_client(pool, &mut self.outbox);
+        if pool.is_unfit_everywhere() {
+            let reason = pool.unfit_reason.take().unwrap_or_default();
+            let kind = Refusal::Unfit;
+            let pool = pool.id;
+            let client = self.pools.get(&pool).map(|pool| pool.client);
+            let refused = ToClient::Refused { pool, reason, kind };
+            if let Some(client) = client {
+                self.outbox.client(client, refused);
+            }
+            self.begin_end(pool);
+        }
+        self.end_if_over(id);
+    }
+
+    fn send_results(&mut self, id: PoolId) {
+        let Some(pool) = self.pools.get_mut(&id) else {
+            return;
+        };
+        let client = pool.client;
+        let rows = std::mem::take(&mut pool.out_rows);
+        let payloads = std::mem::take(&mut pool.out_payloads);
+        let mut hosts: Vec<HostId> = rows
+            .iter()
+            .filter(|row| row.pid != 0)
+            .map(|row| row.host)
+            .collect();
+        hosts.dedup();
+        for host in hosts {
+            self.name_host(client, host);
+        }
+        let mut batch: (Vec<ResultRow>, Vec<_>) = (Vec::new(), Vec::new());
+        let mut bytes = 0;
+        for (row, payload) in rows.into_iter().zip(payloads) {
+            let full = bytes + payload.len() > RESULT_BYTES_MAX || batch.0.len() >= BATCH_TASKS_MAX;
+            if full && !batch.0.is_empty() {
+                self.send_batch(id, std::mem::take(&mut batch), bytes);
+                bytes = 0;
+            }
+            bytes += payload.len();
+            batch.0.push(row);
+            batch.1.push(payload);
+        }
+        if !batch.0.is_empty() {
+            self.send_batch(id, batch, bytes);
+        }
+    }
+
+    fn send_batch(
+        &mut self,
+        pool: PoolId,
+        (rows, payloads): (Vec<ResultRow>, Vec<bytes::Bytes>),
+        bytes: usize,
+    ) {
+        let Some(found) = self.pools.get_mut(&pool) else {
+            return;
+        };
+        found.credit.on_delivered(rows.len() as u64, bytes as u64);
+        let payloads = Payloads::from(payloads);
+        let results = ToClient::Results {
+            pool,
+            rows,
+            payloads,
+        };
+        self.outbox.client(found.client, results);
+    }
+
+    /// Forgets a pool when nothing more can come of it.
+    fn end_if_over(&mut self, id: PoolId) {
+        let over = self.pools.get(&id).is_some_and(|pool| {
+            pool.is_complete() && !pool.ending || pool.ending && pool.is_drained()
+        });
+        if !over {
+            return;
+        }
+        let Some(pool) = self.pools.remove(&id) else {
+            return;
+        };
+        self.unmet.remove(&id);
+        for (&host_id, share) in &pool.shares {
+            let Some(host) = self.hosts.get_mut(&host_id) else {
+                continue;
+            };
+            host.allotted -= u32::from(share.allot);
+            host.pools.remove(&id);
+            if share.opened {
+                self.outbox
+                    .agent(host_id, host, ToAgent::ClosePool { pool: id });
+            }
+            self.refresh_free(host_id);
+        }
+        self.supply += 1;
+        self.outbox
+            .client(pool.client, ToClient::PoolEnded { pool: id });
+    }
+}
+
+impl Pool {
+    fn is_unfit_everywhere(&self) -> bool {
+        self.unfit_reason.is_some() && self.eligible_hosts == 0 && !self.ending
+    }
+}
+
+/// Whether the pool has tasks that no slot of its own can take.
+fn is_unmet(pool: &Pool, hosts: &Hosts) -> bool {
+    if pool.ending || pool.credit.is_exhausted() {
+        return false;
+    }
+    let anywhere = pool.queue.len() > 0 && pool.demand() > pool.allotted;
+    anywhere
+        || pool.queue.pinned_hosts().any(|id| {
+            let allot = pool.shares.get(&id).map_or(0, |share| share.allot);
+            hosts
+                .get(&id)
+                .is_some_and(|host| pool.may_use(id, host) && allot < host.facts.slots)
+        })
+}
+
+fn feed_pinned(pool: &mut Pool, hosts: &Hosts, outbox: &mut Outbox, now: Timestamp) {
+    let waiting: Vec<HostId> = pool.queue.pinned_hosts().collect();
+    for id in waiting {
+        let idle = pool.idle.contains(&id);
+        let count = pool.shares.get(&id).map_or(0, |share| share.idle());
+        if let Some(host) = hosts.get(&id).filter(|_| idle) {
+            grant(pool, id, host, outbox, now, count, |pool| {
+                pool.queue.pop_pinned(id)
+            });
+        }
+    }
+}
+
+/// A task for every slot that has none.
+fn feed_idle(pool: &mut Pool, hosts: &Hosts, outbox: &mut Outbox, now: Timestamp) {
+    let some = usize::try_from(pool.queue.len()).unwrap_or(usize::MAX);
+    let idle: Vec<HostId> = pool.idle.iter().copied().take(some).collect();
+    for id in idle {
+        let count = pool.shares.get(&id).map_or(0, |share| share.idle());
+        if let Some(host) = hosts.get(&id) {
+            grant(pool, id, host, outbox, now, count, |pool| pool.queue.pop());
+        }
+    }
+}
+
+/// Tasks ahead of the slots, to hide the round trip. Less and less of what is left, as in guided self-scheduling
+/// (Polychronopoulos and Kuck, 1987), so that the hosts end together.
+fn feed_ahead(pool: &mut Pool, hosts: &Hosts, outbox: &mut Outbox, now: Timestamp) {
+    if pool.queue.len() == 0 {
+        return;
+    }
+    let shares = u64::try_from(pool.shares.len()).unwrap_or(u64::MAX).max(1);
+    let some = usize::try_from(pool.queue.len()).unwrap_or(usize::MAX);
+    let refill: Vec<HostId> = pool.refill.iter().copied().take(some).collect();
+    for id in refill {
+        let left = pool.queue.len();
+        let (Some(share), Some(host)) = (pool.shares.get(&id), hosts.get(&id)) else {
+            continue;
+        };
+        if left == 0 {
+            return;
+        }
+        if share.bytes > AHEAD_BYTES_MAX {
+            continue;
+        }
+        let guided = usize::try_from((left / (2 * shares)).max(1)).unwrap_or(usize::MAX);
+        let missing = pool
+            .depth(share, host.rtt)
+            .saturating_sub(share.tasks.len());
+        let count = missing.min(guided);
+        grant(pool, id, host, outbox, now, count, |pool| pool.queue.pop());
+    }
+}
+
+/// Sends up to `count` tasks to a host.
+fn grant(
+    pool: &mut Pool,
+    id: HostId,
+    host: &Host,
+    outbox: &mut Outbox,
+    now: Timestamp,
+    count: usize,
+    mut pop: impl FnMut(&mut Pool) -> Option<Pending>,
+) {
+    let mut batch: (Vec<GrantRow>, Vec<bytes::Bytes>) = (Vec::new(), Vec::new());
+    let mut bytes = 0;
+    for _ in 0..count {
+        let ahead = pool
+            .shares
+            .get(&id)
+            .is_none_or(|share| share.bytes > AHEAD_BYTES_MAX && share.idle() == 0);
+        if ahead {
+            break;
+        }
+        let Some(mut task) = pop(pool) else { break };
+        task.tries.attempt = task.tries.attempt.next();
+        if batch.0.len() >= BATCH_TASKS_MAX || bytes + task.payload.len() > BATCH_BYTES_MAX {
+            send_grant(pool.id, id, host, outbox, std::mem::take(&mut batch));
+            bytes = 0;
+        }
+        bytes += task.payload.len();
+        define(pool, id, host, outbox, task.spec);
+        batch.0.push(GrantRow {
+            index: task.index,
+            attempt: task.tries.attempt,
+            spec: task.spec,
+        });
+        batch.1.push(task.payload.clone());
+        pool.granted += 1;
+        if let Some(share) = pool.shares.get_mut(&id) {
+            share.grant(task, now);
+        }
+    }
+    send_grant(pool.id, id, host, outbox, batch);
+    pool.reindex(id, host);
+}
+
+fn send_grant(
+    pool: PoolId,
+    id: HostId,
+    host: &Host,
+    outbox: &mut Outbox,
+    (rows, payloads): (Vec<GrantRow>, Vec<bytes::Bytes>),
+) {
+    if rows.is_empty() {
+        return;
+    }
+    let payloads = Payloads::from(payloads);
+    let message = ToAgent::Grant {
+        pool,
+        rows,
+        payloads,
+    };
+    outbox.agent(id, host, message);
+}
+
+/// Tells a host what its next tasks have in common, once.
+fn define(
+    pool: &mut Pool,
+    id: HostId,
+    host: &Host,
+    outbox: &mut Outbox,
+    spec: fleetpool_proto::SpecId,
+) {
+    let Some(share) = pool.shares.get_mut(&id) else {
+        return;
+    };
+    if !share.specs_sent.insert(spec) {
+        return;
+    }
+    let body = pool.specs.get(&spec).cloned().unwrap_or_default();
+    let pool = pool.id;
+    outbox.agent(id, host, ToAgent::Define { pool, spec, body });
+}
+
+/// Takes tasks from hosts that have them in stock, when slots stand idle elsewhere and nothing waits here (G2).
+fn steal(pool: &mut Pool, hosts: &Hosts, outbox: &mut Outbox) {
+    if pool.idle.is_empty() || pool.surplus.is_empty() || pool.queue.len() > 0 || pool.ending {
+        return;
+    }
+    let stocked: Vec<(u32, HostId)> = pool.surplus.iter().rev().copied().collect();
+    let idle = pool.idle.iter().filter_map(|id| pool.shares.get(id));
+    // A host has one slot idle at least: no more of them need counting than there are hosts to take from.
+    let mut wanted: usize = idle.take(stocked.len()).map(|share| share.idle()).sum();
+    for (surplus, id) in stocked {
+        if wanted == 0 {
+            return;
+        }
+        let Some(host) = hosts.get(&id) else { continue };
+        let half = usize::try_from(surplus.div_ceil(2)).unwrap_or(usize::MAX);
+        let taken = retract(pool, id, host, outbox, half);
+        wanted = wanted.saturating_sub(taken);
+    }
+}
+
+fn tell_client(pool: &mut Pool, outbox: &mut Outbox) {
+    if pool.ending {
+        return;
+    }
+    let id = pool.id;
+    if let Some((tasks, bytes)) = pool.credit.poll(pool.allotted) {
+        let credit = ToClient::Credit {
+            pool: id,
+            tasks,
+            bytes,
+        };
+        outbox.client(pool.client, credit);
+    }
+    let fits = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    let slots = (
+        fits(pool.allotted),
+        fits(pool.eligible_slots),
+        pool.eligible_hosts,
+    );
+    if pool.slots_told != Some(slots) {
+        pool.slots_told = Some(slots);
+        let (allotted, eligible, hosts) = slots;
+        let message = ToClient::Slots {
+            pool: id,
+            allotted,
+            eligible,
+            hosts,
+        };
+        outbox.client(pool.client, message);
+    }
+}

@@ -1,0 +1,74 @@
+//! A host as the scheduler knows it.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use fleetpool_proto::{HostId, PoolId, Timestamp, message::Registration};
+
+use crate::event::SessionNo;
+
+/// Where a host is in its life.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum HostState {
+    /// Welcomed, has not registered yet.
+    #[default]
+    New,
+    /// Its agent is connected and registered.
+    Up,
+    /// Its session is gone, its lease may still run.
+    Away,
+    /// Its lease has run out: it is fenced.
+    Lost,
+}
+
+/// One host.
+#[derive(Debug, Default)]
+pub(crate) struct Host {
+    pub(crate) state: HostState,
+    pub(crate) session: Option<SessionNo>,
+    pub(crate) facts: Registration,
+    pub(crate) cordoned: bool,
+    pub(crate) rtt: Duration,
+    /// When it counts as fenced unless a renewal comes.
+    pub(crate) fenced_at: Timestamp,
+    /// When attempts that may not be rerun are given up.
+    pub(crate) gone_at: Timestamp,
+    /// Pools that have a share of it.
+    pub(crate) pools: BTreeSet<PoolId>,
+    /// Sum of its shares' allotments.
+    pub(crate) allotted: u32,
+}
+
+/// Every host by number.
+pub(crate) type Hosts = BTreeMap<HostId, Host>;
+
+impl Host {
+    pub(crate) fn is_up(&self) -> bool {
+        self.state == HostState::Up
+    }
+
+    /// Whether new tasks may be sent to it.
+    pub(crate) fn is_open(&self) -> bool {
+        self.is_up() && !self.cordoned
+    }
+
+    /// Slots that belong to no pool.
+    pub(crate) fn free(&self) -> u16 {
+        if !self.is_open() {
+            return 0;
+        }
+        let slots = u32::from(self.facts.slots);
+        u16::try_from(slots.saturating_sub(self.allotted)).unwrap_or(u16::MAX)
+    }
+
+    /// Slots that pools could have.
+    pub(crate) fn usable(&self) -> u32 {
+        if self.is_open() {
+            u32::from(self.facts.slots)
+        } else {
+            0
+        }
+    }
+}

@@ -1,0 +1,443 @@
+//! Which pool has how many slots of which host.
+//!
+//! Slots are *allotted*: the agent runs at most as many tasks of a pool as the last `Allot` said. Raising takes
+//! effect at once; what was lowered counts as used until the agent has confirmed it (G1). Allotments are sticky: an idle
+//! pool keeps its slots until another one wants them.
+
+use std::{cmp::Reverse, collections::BTreeMap, collections::BinaryHeap};
+
+use fleetpool_proto::{
+    HostId, PoolId,
+    message::{TaskRow, ToAgent},
+};
+
+use crate::{
+    core::CoordinatorCore,
+    fair::{self, Claim},
+    host::Host,
+    outbox::Outbox,
+    pool::Pool,
+    settle::{self, Loser},
+};
+
+impl CoordinatorCore {
+    /// Gives slots to the pools that want more. Tells which pools got some.
+    pub(crate) fn allot(&mut self) -> Vec<PoolId> {
+        let asking = self.asking();
+        if asking.is_empty() {
+            return Vec::new();
+        }
+        let entitled = self.entitlements();
+        let fair_share = |pool: &PoolId| entitled.get(pool).copied().unwrap_or(0);
+        let before: Vec<u64> = asking.iter().map(|pool| self.allotted(*pool)).collect();
+        for pool in &asking {
+            self.give_pinned(*pool);
+            self.give_free(*pool, fair_share(pool));
+        }
+        for pool in &asking {
+            self.take_idle(*pool);
+            self.give_free(*pool, u64::MAX);
+            self.preempt(*pool, &entitled);
+        }
+        for &pool in &asking {
+            let supply = self.supply;
+            if let Some(pool) = self.pools.get_mut(&pool) {
+                pool.asked_in_vain = Some((supply, pool.demand()));
+            }
+        }
+        let gained = asking.iter().zip(before);
+        gained
+            .filter(|(pool, before)| self.allotted(**pool) > *before)
+            .map(|(&pool, _)| pool)
+            .collect()
+    }
+
+    /// Pools that want slots and have not just asked in vain, in the order in which they are served.
+    fn asking(&self) -> Vec<PoolId> {
+        let mut asking: Vec<&Pool> = self
+            .unmet
+            .iter()
+            .filter_map(|id| self.pools.get(id))
+            .filter(|pool| pool.asked_in_vain != Some((self.supply, pool.demand())))
+            .collect();
+        asking.sort_by_key(|pool| {
+            let per_weight = pool.allotted / u64::from(pool.options.weight.max(1));
+            (Reverse(pool.options.priority), per_weight, pool.id)
+        });
+        asking.iter().map(|pool| pool.id).collect()
+    }
+
+    fn entitlements(&self) -> BTreeMap<PoolId, u64> {
+        let claims = self.pools.values().filter(|pool| pool.demand() > 0);
+        let claims = claims.map(|pool| Claim {
+            pool: pool.id,
+            priority: pool.options.priority,
+            weight: pool.options.weight,
+            demand: pool.demand(),
+        });
+        fair::shares(self.capacity, claims.collect())
+    }
+
+    fn allotted(&self, pool: PoolId) -> u64 {
+        self.pools.get(&pool).map_or(0, |pool| pool.allotted)
+    }
+
+    /// Slots that the pool may still get, up to `limit` in all.
+    fn want(&self, pool: PoolId, limit: u64) -> u64 {
+        let Some(pool) = self.pools.get(&pool) else {
+            return 0;
+        };
+        let free_demand = if pool.queue.len() > 0 {
+            pool.demand()
+        } else {
+            0
+        };
+        let target = free_demand.min(limit);
+        target
+            .saturating_sub(pool.allotted)
+            .min(pool.room(&self.options))
+    }
+
+    /// Gives free slots, from the emptiest hosts first, so that a pool smaller than the fleet is spread over it.
+    fn give_free(&mut self, id: PoolId, limit: u64) {
+        let mut want = self.want(id, limit);
+        let Some(pool) = self.pools.get(&id).filter(|_| want > 0) else {
+            return;
+        };
+        let mut heap: BinaryHeap<(u16, Reverse<HostId>)> = self
+            .free_hosts
+            .iter()
+            .filter_map(|&host_id| {
+                let host = self.hosts.get(&host_id)?;
+                let usable = pool.may_use(host_id, host);
+                usable.then(|| (host.free(), Reverse(host_id)))
+            })
+            .collect();
+        let mut additions: BTreeMap<HostId, u16> = BTreeMap::new();
+        let all: u64 = heap.iter().map(|&(free, _)| u64::from(free)).sum();
+        if all <= want {
+            additions.extend(heap.drain().map(|(free, Reverse(host))| (host, free)));
+        }
+        while want > 0
+            && let Some((free, Reverse(host))) = heap.pop()
+        {
+            *additions.entry(host).or_default() += 1;
+            want -= 1;
+            if free > 1 {
+                heap.push((free - 1, Reverse(host)));
+            }
+        }
+        for (host, slots) in additions {
+            self.grow(id, host, slots);
+        }
+    }
+
+    /// Gives slots of the very hosts that tasks wait for by name: free ones, then others' idle ones, then the next
+    /// that a richer pool gives up.
+    fn give_pinned(&mut self, id: PoolId) {
+        let hosts: Vec<HostId> = match self.pools.get(&id) {
+            Some(pool) => pool.queue.pinned_hosts().collect(),
+            None => return,
+        };
+        for host in hosts {
+            let wanted = self.wanted_on(id, host);
+            for _ in 0..wanted {
+                if !self.give_slot_of(id, host) {
+                    break;
+                }
+            }
+        }
+    }
+
+    fn wanted_on(&self, id: PoolId, host_id: HostId) -> u64 {
+        let (Some(pool), Some(host)) = (self.pools.get(&id), self.hosts.get(&host_id)) else {
+            return 0;
+        };
+        if !pool.may_use(host_id, host) {
+            return 0;
+        }
+        let allot = pool.shares.get(&host_id).map_or(0, |share| share.allot);
+        let waiting = pool.queue.len_pinned(host_id);
+        waiting.min(u64::from(host.facts.slots.saturating_sub(allot)))
+    }
+
+    fn give_slot_of(&mut self, id: PoolId, host_id: HostId) -> bool {
+        let Some(pool) = self.pools.get(&id) else {
+            return false;
+        };
+        if pool.room(&self.options) == 0 {
+            // Its own slots stand idle on other hosts; the next try finds room when they are given back.
+            self.give_back_slots(id, 1);
+            return false;
+        }
+        let Some(host) = self.hosts.get(&host_id) else {
+            return false;
+        };
+        if host.free() == 0 {
+            let victim = self.slot_to_take(id, host_id);
+            let Some(victim) = victim else { return false };
+            let allot = self.allot_of(victim, host_id);
+            self.shrink(victim, host_id, allot - 1);
+        }
+        self.grow(id, host_id, 1);
+        true
+    }
+
+    /// A pool that gives up a slot of this host: an idle one, else the one with the most.
+    fn slot_to_take(&self, for_pool: PoolId, host: HostId) -> Option<PoolId> {
+        let pools = self.hosts.get(&host)?.pools.iter();
+        pools
+            .filter(|&&pool| pool != for_pool && self.allot_of(pool, host) > 0)
+            .max_by_key(|pool| {
+                let share = self.pools.get(pool).and_then(|pool| pool.shares.get(&host));
+                share.map(|share| (share.idle(), share.allot))
+            })
+            .copied()
+    }
+
+    fn allot_of(&self, pool: PoolId, host: HostId) -> u16 {
+        let share = self
+            .pools
+            .get(&pool)
+            .and_then(|pool| pool.shares.get(&host));
+        share.map_or(0, |share| share.allot)
+    }
+
+    /// Moves slots that other pools leave idle.
+    fn take_idle(&mut self, id: PoolId) {
+        let mut want = self.want(id, u64::MAX);
+        if want == 0 {
+            return;
+        }
+        let idlers: Vec<(PoolId, HostId)> = self
+            .pools
+            .values()
+            .filter(|pool| pool.id != id && pool.queue.len() == 0)
+            .flat_map(|pool| pool.idle.iter().map(|&host| (pool.id, host)))
+            .collect();
+        for (owner, host) in idlers {
+            if want == 0 {
+                return;
+            }
+            want -= self.move_idle(owner, host, id, want);
+        }
+    }
+
+    fn move_idle(&mut self, owner: PoolId, host: HostId, to: PoolId, want: u64) -> u64 {
+        let usable = match (self.pools.get(&to), self.hosts.get(&host)) {
+            (Some(pool), Some(facts)) => pool.may_use(host, facts),
+            _ => false,
+        };
+        let share = self
+            .pools
+            .get(&owner)
+            .and_then(|pool| pool.shares.get(&host));
+        let (Some(share), true) = (share, usable) else {
+            return 0;
+        };
+        let idle = u64::try_from(share.idle()).unwrap_or(u64::MAX);
+        let slots = u16::try_from(idle.min(want)).unwrap_or(u16::MAX);
+        let left = share.allot - slots.min(share.allot);
+        self.shrink(owner, host, left);
+        self.grow(to, host, slots);
+        u64::from(slots)
+    }
+
+    /// Takes slots from pools that have more than their fair share: the next task that ends there is the last.
+    fn preempt(&mut self, id: PoolId, entitled: &BTreeMap<PoolId, u64>) {
+        let fair_share = |pool: PoolId| entitled.get(&pool).copied().unwrap_or(0);
+        let mut want = self.want(id, fair_share(id));
+        let rich: Vec<PoolId> = self
+            .pools
+            .values()
+            .filter(|pool| pool.id != id && pool.allotted > fair_share(pool.id))
+            .map(|pool| pool.id)
+            .collect();
+        for owner in rich {
+            let hosts: Vec<HostId> = match self.pools.get(&owner) {
+                Some(pool) => pool.shares.keys().copied().collect(),
+                None => continue,
+            };
+            // A slot of each host in turn, so that the loss is spread.
+            let mut taken = true;
+            while taken {
+                taken = false;
+                for &host in &hosts {
+                    if want == 0 || self.allotted(owner) <= fair_share(owner) {
+                        break;
+                    }
+                    let moved = self.preempt_one(owner, host, id);
+                    want -= u64::from(moved);
+                    taken |= moved;
+                }
+            }
+        }
+    }
+
+    fn preempt_one(&mut self, owner: PoolId, host: HostId, to: PoolId) -> bool {
+        let usable = match (self.pools.get(&to), self.hosts.get(&host)) {
+            (Some(pool), Some(facts)) => pool.may_use(host, facts),
+            _ => false,
+        };
+        let allot = self.allot_of(owner, host);
+        if !usable || allot == 0 {
+            return false;
+        }
+        self.shrink(owner, host, allot - 1);
+        self.grow(to, host, 1);
+        true
+    }
+
+    /// Lowers a pool by `slots`, idle ones first.
+    pub(crate) fn give_back_slots(&mut self, id: PoolId, slots: u64) {
+        let Some(pool) = self.pools.get(&id) else {
+            return;
+        };
+        let mut shares: Vec<(usize, HostId, u16)> = pool
+            .shares
+            .iter()
+            .filter(|(_, share)| share.allot > 0)
+            .map(|(&host, share)| (share.idle(), host, share.allot))
+            .collect();
+        shares.sort_unstable_by_key(|&(idle, host, _)| (Reverse(idle), host));
+        let mut left = slots;
+        for (_, host, allot) in shares {
+            let taken = left.min(u64::from(allot));
+            if taken == 0 {
+                return;
+            }
+            left -= taken;
+            self.shrink(id, host, allot - u16::try_from(taken).unwrap_or(allot));
+        }
+    }
+
+    fn grow(&mut self, pool: PoolId, host: HostId, slots: u16) {
+        self.with(pool, host, |pool, facts, outbox| {
+            let allot = pool.shares.get(&host).map_or(0, |share| share.allot);
+            set_allot(pool, host, facts, outbox, allot + slots);
+        });
+        self.touched.insert(pool);
+    }
+
+    /// Lowers the slots of a pool on a host; tasks that were sent ahead of them are taken back.
+    pub(crate) fn shrink(&mut self, pool: PoolId, host: HostId, to: u16) {
+        self.with(pool, host, |pool, facts, outbox| {
+            let Some(share) = pool.shares.get(&host) else {
+                return;
+            };
+            if share.allot <= to {
+                return;
+            }
+            set_allot(pool, host, facts, outbox, to);
+            if to == 0 {
+                retract(pool, host, facts, outbox, usize::MAX);
+            }
+        });
+        let lost = self.hosts.get(&host).is_some_and(|host| !host.is_up());
+        let ending = self.pools.get(&pool).is_some_and(|pool| pool.ending);
+        if lost && ending {
+            self.end_share_of_lost(pool, host);
+        }
+        self.supply += 1;
+    }
+
+    /// An ending pool does not wait for a host that is fenced.
+    fn end_share_of_lost(&mut self, pool: PoolId, id: HostId) {
+        let now = self.now;
+        self.with(pool, id, |pool, host, _| {
+            if host.state == crate::host::HostState::Lost {
+                settle::lose_share(pool, id, host, Loser::Gone, now);
+            }
+        });
+    }
+}
+
+/// Tells the agent how many tasks of the pool it may run.
+fn set_allot(pool: &mut Pool, id: HostId, host: &mut Host, outbox: &mut Outbox, slots: u16) {
+    host.pools.insert(pool.id);
+    let share = pool.shares.entry(id).or_default();
+    pool.allotted = pool.allotted - u64::from(share.allot) + u64::from(slots);
+    host.allotted = host.allotted - u32::from(share.allot) + u32::from(slots);
+    pool.ceilings -= u64::from(share.ceiling);
+    share.allot = slots;
+    share.ceiling = share.ceiling.max(slots);
+    pool.ceilings += u64::from(share.ceiling);
+    share.allotment = outbox.number();
+    tell_allot(pool, id, host, outbox);
+    pool.reindex(id, host);
+}
+
+fn tell_allot(pool: &mut Pool, id: HostId, host: &Host, outbox: &mut Outbox) {
+    let Some(share) = pool.shares.get_mut(&id) else {
+        return;
+    };
+    if host.session.is_none() {
+        return;
+    }
+    if !share.opened {
+        share.opened = true;
+        let options = Box::new(pool.options.clone());
+        let open = ToAgent::OpenPool {
+            pool: pool.id,
+            options,
+        };
+        outbox.agent(id, host, open);
+    }
+    let allot = ToAgent::Allot {
+        pool: pool.id,
+        slots: share.allot,
+        allotment: share.allotment,
+    };
+    outbox.agent(id, host, allot);
+}
+
+/// Tells a new session of a host what the pool has there.
+pub(crate) fn retell(pool: &mut Pool, id: HostId, host: &mut Host, outbox: &mut Outbox) {
+    let Some(share) = pool.shares.get_mut(&id) else {
+        return;
+    };
+    share.allotment = outbox.number();
+    let rows: Vec<TaskRow> = share
+        .tasks
+        .iter()
+        .filter(|(_, task)| task.cancelled)
+        .map(|(&index, task)| TaskRow {
+            index,
+            attempt: task.tries.attempt,
+        })
+        .collect();
+    tell_allot(pool, id, host, outbox);
+    if !rows.is_empty() {
+        let pool = pool.id;
+        outbox.agent(id, host, ToAgent::Cancel { pool, rows });
+    }
+    pool.reindex(id, host);
+}
+
+/// Asks for up to `count` of the tasks that were sent ahead. One request at a time is enough: its answer comes
+/// within a round trip.
+pub(crate) fn retract(
+    pool: &mut Pool,
+    id: HostId,
+    host: &Host,
+    outbox: &mut Outbox,
+    count: usize,
+) -> usize {
+    let Some(share) = pool.shares.get_mut(&id) else {
+        return 0;
+    };
+    let count = count.min(share.excess());
+    if count == 0 || share.retraction.is_some() || host.session.is_none() {
+        return 0;
+    }
+    let retraction = outbox.number();
+    share.retraction = Some(retraction);
+    let message = ToAgent::Retract {
+        pool: pool.id,
+        count: u32::try_from(count).unwrap_or(u32::MAX),
+        retraction,
+    };
+    outbox.agent(id, host, message);
+    pool.reindex(id, host);
+    count
+}

@@ -1,0 +1,257 @@
+//! A pool: its tasks, its shares of hosts, and what its client has been told.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use fleetpool_proto::{
+    ClientId, HostId, PoolId, SpecId,
+    message::ResultRow,
+    pool::{PoolOptions, Spec},
+};
+
+use crate::{
+    credit::Credit, host::Host, options::Options, queue::Queue, ranges::Ranges, selector::Selector,
+    share::Share,
+};
+
+/// Time's worth of tasks that an agent has ahead of its slots besides the round trip: covers batching.
+const AHEAD_SLACK_US: u64 = 2_000;
+/// Most tasks ahead of one slot.
+const AHEAD_MAX: u64 = 4_096;
+/// A round trip this many times shorter than a task is not worth hiding: less than half a percent is lost.
+const AHEAD_NOT_WORTH: u64 = 200;
+
+/// One pool.
+#[derive(Debug)]
+pub(crate) struct Pool {
+    pub(crate) id: PoolId,
+    pub(crate) client: ClientId,
+    pub(crate) user: String,
+    pub(crate) options: PoolOptions,
+    pub(crate) selector: Selector,
+    pub(crate) specs: BTreeMap<SpecId, Box<Spec>>,
+
+    pub(crate) queue: Queue,
+    pub(crate) shares: BTreeMap<HostId, Share>,
+    /// Indexes that have been submitted.
+    pub(crate) seen: Ranges,
+    /// Indexes that were cancelled before they came.
+    pub(crate) cancelled_early: BTreeSet<u64>,
+
+    /// Sum of the shares' `allot`, `ceiling` and tasks.
+    pub(crate) allotted: u64,
+    pub(crate) ceilings: u64,
+    pub(crate) granted: u64,
+    /// Connected hosts where slots have no task.
+    pub(crate) idle: BTreeSet<HostId>,
+    /// Connected hosts that have few tasks ahead.
+    pub(crate) refill: BTreeSet<HostId>,
+    /// Connected hosts with tasks beyond their slots that have not been asked for them, by how many.
+    pub(crate) surplus: BTreeSet<(u32, HostId)>,
+    /// Slots and hosts it could use if it were alone.
+    pub(crate) eligible_slots: u64,
+    pub(crate) eligible_hosts: u32,
+    /// The supply of slots and the demand at which it last asked in vain.
+    pub(crate) asked_in_vain: Option<(u64, u64)>,
+
+    pub(crate) ended: u64,
+    pub(crate) failed: u64,
+    /// Tasks there will be in all, once closed.
+    pub(crate) closed: Option<u64>,
+    /// It is being ended: nothing more is granted or delivered.
+    pub(crate) ending: bool,
+    pub(crate) credit: Credit,
+    /// Moving mean of run times, in nanoseconds.
+    pub(crate) run_ns: Option<u64>,
+    pub(crate) out_rows: Vec<ResultRow>,
+    pub(crate) out_payloads: Vec<Bytes>,
+    pub(crate) slots_told: Option<(u32, u32, u32)>,
+    pub(crate) unfit_reason: Option<String>,
+}
+
+impl Pool {
+    pub(crate) fn new(
+        id: PoolId,
+        client: ClientId,
+        user: String,
+        options: PoolOptions,
+        selector: Selector,
+        settings: &Options,
+    ) -> Self {
+        Self {
+            id,
+            client,
+            user,
+            options,
+            selector,
+            specs: BTreeMap::new(),
+            queue: Queue::default(),
+            shares: BTreeMap::new(),
+            seen: Ranges::default(),
+            cancelled_early: BTreeSet::new(),
+            allotted: 0,
+            ceilings: 0,
+            granted: 0,
+            idle: BTreeSet::new(),
+            refill: BTreeSet::new(),
+            surplus: BTreeSet::new(),
+            eligible_slots: 0,
+            eligible_hosts: 0,
+            asked_in_vain: None,
+            ended: 0,
+            failed: 0,
+            closed: None,
+            ending: false,
+            credit: Credit::new(settings.window_tasks, settings.window_bytes),
+            run_ns: None,
+            out_rows: Vec::new(),
+            out_payloads: Vec::new(),
+            slots_told: None,
+            unfit_reason: None,
+        }
+    }
+
+    /// N, as far as there are slots.
+    pub(crate) fn limit(&self) -> u64 {
+        self.options.slots.map_or(u64::MAX, u64::from)
+    }
+
+    /// Slots that it could use now.
+    pub(crate) fn demand(&self) -> u64 {
+        if self.ending {
+            return 0;
+        }
+        let tasks = self.queue.len_all() + self.granted;
+        tasks.min(self.limit()).min(self.eligible_slots)
+    }
+
+    /// Slots by which its allotments may grow without more than N tasks ever running (G1).
+    pub(crate) fn room(&self, settings: &Options) -> u64 {
+        let counted = if settings.waits_for_confirmation() {
+            self.ceilings
+        } else {
+            self.allotted
+        };
+        self.limit().saturating_sub(counted)
+    }
+
+    /// Whether its tasks may run a second time after their host was lost.
+    pub(crate) fn reruns(&self) -> bool {
+        self.options.retries.host_lost > 0
+    }
+
+    pub(crate) fn matches(&self, host: &Host) -> bool {
+        self.selector.matches(&host.facts.name, &host.facts.labels)
+    }
+
+    /// Whether new tasks of this pool may be sent there.
+    pub(crate) fn may_use(&self, id: HostId, host: &Host) -> bool {
+        host.is_open()
+            && self.matches(host)
+            && self.shares.get(&id).is_none_or(|share| !share.unfit)
+    }
+
+    /// Counts a host among those that it may use, or takes it out again, if it is one.
+    pub(crate) fn count_host(&mut self, id: HostId, host: &Host, add: bool) {
+        if !self.may_use(id, host) {
+            return;
+        }
+        if add {
+            self.eligible_slots += u64::from(host.usable());
+            self.eligible_hosts += 1;
+        } else {
+            self.eligible_slots -= u64::from(host.usable());
+            self.eligible_hosts -= 1;
+        }
+    }
+
+    /// Tasks that an agent should have for each of its slots besides the one that runs: enough to hide the round
+    /// trip, none where it is not worth hiding.
+    pub(crate) fn ahead(&self, rtt: Duration) -> u64 {
+        let Some(run_ns) = self.run_ns else { return 0 };
+        let rtt_ns = u64::try_from(rtt.as_nanos()).unwrap_or(u64::MAX);
+        let hide_ns = rtt_ns
+            .saturating_mul(2)
+            .saturating_add(AHEAD_SLACK_US * 1_000);
+        if hide_ns.saturating_mul(AHEAD_NOT_WORTH) < run_ns {
+            return 0;
+        }
+        hide_ns.div_ceil(run_ns.max(1)).min(AHEAD_MAX)
+    }
+
+    /// Tasks that the share should have when it has been filled.
+    pub(crate) fn depth(&self, share: &Share, rtt: Duration) -> usize {
+        let slots = u64::from(share.allot);
+        usize::try_from(slots * (1 + self.ahead(rtt))).unwrap_or(usize::MAX)
+    }
+
+    /// Brings the sets of hosts up to date after the share of `id` changed.
+    pub(crate) fn reindex(&mut self, id: HostId, host: &Host) {
+        let Some(share) = self.shares.get(&id) else {
+            self.idle.remove(&id);
+            self.refill.remove(&id);
+            return;
+        };
+        let up = host.is_up() && !share.unfit;
+        let excess = u32::try_from(share.excess()).unwrap_or(u32::MAX);
+        let surplus = if up && share.retraction.is_none() {
+            excess
+        } else {
+            0
+        };
+        let idle = up && share.idle() > 0;
+        let depth = self.depth(share, host.rtt);
+        let refill = up && share.tasks.len() < depth && share.tasks.len() <= depth - depth / 4;
+        put(&mut self.idle, id, idle);
+        put(&mut self.refill, id, refill);
+        self.move_surplus(id, surplus);
+    }
+
+    fn move_surplus(&mut self, id: HostId, surplus: u32) {
+        let Some(share) = self.shares.get_mut(&id) else {
+            return;
+        };
+        if share.surplus == surplus {
+            return;
+        }
+        self.surplus.remove(&(share.surplus, id));
+        share.surplus = surplus;
+        if surplus > 0 {
+            self.surplus.insert((surplus, id));
+        }
+    }
+
+    /// Takes run times of finished tasks into the moving mean.
+    pub(crate) fn learn_run_time(&mut self, total_us: u64, tasks: u64) {
+        if tasks == 0 {
+            return;
+        }
+        // A task always costs something; below this the figures are noise.
+        let mean_ns = (total_us.saturating_mul(1_000) / tasks).max(500);
+        self.run_ns = Some(match self.run_ns {
+            None => mean_ns,
+            Some(before) => (before * 3 + mean_ns) / 4,
+        });
+    }
+
+    /// Whether every task that will ever come has ended.
+    pub(crate) fn is_complete(&self) -> bool {
+        self.closed.is_some_and(|total| self.ended >= total)
+    }
+
+    /// Whether nothing of it can be running anywhere.
+    pub(crate) fn is_drained(&self) -> bool {
+        self.granted == 0 && self.ceilings == 0
+    }
+}
+
+fn put(set: &mut BTreeSet<HostId>, id: HostId, is_in: bool) {
+    if is_in {
+        set.insert(id);
+    } else {
+        set.remove(&id);
+    }
+}

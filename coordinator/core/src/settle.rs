@@ -1,0 +1,229 @@
+//! What becomes of an attempt: a result, another try, or a typed loss (G3, G5).
+
+use bytes::Bytes;
+use fleetpool_proto::{
+    HostId, Outcome, Timestamp,
+    frame::encode_header,
+    message::{ReportRow, ResultRow, TaskRow},
+    outcome::Loss,
+    time::micros,
+};
+
+use crate::{
+    host::Host,
+    pool::Pool,
+    queue::Pending,
+    share::{Granted, Share},
+};
+
+/// Why a host no longer has what it was given.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Loser {
+    /// Its agent has begun a new life: nothing of the earlier one is left.
+    Dead,
+    /// Its lease has run out: what may be rerun has been killed there, the rest may still run.
+    Fenced,
+    /// It has been silent for so long that nobody waits any more.
+    Gone,
+}
+
+/// Takes in how attempts ended. Reports of attempts that are not current are only acknowledged.
+pub(crate) fn settle_reports(
+    pool: &mut Pool,
+    id: HostId,
+    rows: Vec<ReportRow>,
+    payloads: Vec<Bytes>,
+    now: Timestamp,
+    checks_attempts: bool,
+) {
+    let (mut run_us, mut learned) = (0, 0);
+    for (row, payload) in rows.into_iter().zip(payloads) {
+        let Some(share) = pool.shares.get_mut(&id) else {
+            return;
+        };
+        let current = share.tasks.get(&row.index);
+        if !current.is_some_and(|task| task.tries.attempt == row.attempt || !checks_attempts) {
+            continue;
+        }
+        if matches!(row.outcome, Outcome::Done | Outcome::Failed) {
+            run_us += row.run_us;
+            learned += 1;
+        }
+        if let Some(task) = take(pool, id, row.index) {
+            end_attempt(pool, id, task, row, payload, now);
+        }
+    }
+    pool.learn_run_time(run_us, learned);
+}
+
+/// An attempt has ended as `row` says: the task goes round again or is over.
+fn end_attempt(
+    pool: &mut Pool,
+    host: HostId,
+    mut task: Granted,
+    row: ReportRow,
+    payload: Bytes,
+    now: Timestamp,
+) {
+    if may_retry(pool, &task, row.outcome) {
+        match row.outcome {
+            Outcome::Failed | Outcome::TimedOut => task.tries.failed += 1,
+            _ => task.tries.worker_lost += 1,
+        }
+        pool.queue.push(task.back_to_pending(row.index, now));
+        return;
+    }
+    let queued = task.granted_at.since(task.since);
+    let result = ResultRow {
+        index: row.index,
+        attempt: row.attempt,
+        outcome: row.outcome,
+        host,
+        slot: row.slot,
+        pid: row.pid,
+        started_us: row.started_us,
+        run_us: row.run_us,
+        queue_us: micros(queued),
+    };
+    deliver(pool, result, payload, task.payload.len() as u64);
+}
+
+fn may_retry(pool: &Pool, task: &Granted, outcome: Outcome) -> bool {
+    let retries = pool.options.retries;
+    !task.cancelled
+        && !pool.ending
+        && match outcome {
+            Outcome::Failed | Outcome::TimedOut => task.tries.failed < retries.failed,
+            Outcome::WorkerLost | Outcome::OutOfMemory => {
+                task.tries.worker_lost < retries.worker_lost
+            }
+            _ => false,
+        }
+}
+
+/// The task is over: its one outcome goes to the client.
+fn deliver(pool: &mut Pool, row: ResultRow, payload: Bytes, argument_bytes: u64) {
+    pool.credit.on_ended(argument_bytes);
+    if pool.ending {
+        return;
+    }
+    pool.ended += 1;
+    if !row.outcome.is_success() {
+        pool.failed += 1;
+    }
+    pool.credit.on_result(payload.len() as u64);
+    pool.out_rows.push(row);
+    pool.out_payloads.push(payload);
+}
+
+/// The task is over without having been reported by an agent.
+pub(crate) fn deliver_loss(
+    pool: &mut Pool,
+    index: u64,
+    outcome: Outcome,
+    loss: &Loss,
+    argument_bytes: u64,
+) {
+    let row = ResultRow {
+        index,
+        outcome,
+        ..ResultRow::default()
+    };
+    deliver(pool, row, encode_header(loss), argument_bytes);
+}
+
+/// A host gives back an attempt that it had not started: moved, free of charge.
+pub(crate) fn take_back(pool: &mut Pool, id: HostId, row: &TaskRow, now: Timestamp) {
+    let share = pool.shares.get(&id);
+    let current = share.and_then(|share| share.tasks.get(&row.index));
+    if current.is_some_and(|task| task.tries.attempt == row.attempt) {
+        requeue_unstarted(pool, id, row.index, now);
+    }
+}
+
+/// Puts back a task that its host has certainly not started.
+pub(crate) fn requeue_unstarted(pool: &mut Pool, id: HostId, index: u64, now: Timestamp) {
+    let Some(task) = take(pool, id, index) else {
+        return;
+    };
+    if task.cancelled {
+        let loss = Loss::because("cancelled before it started");
+        let bytes = task.payload.len() as u64;
+        deliver_loss(pool, index, Outcome::Cancelled, &loss, bytes);
+    } else {
+        put_back(pool, task.back_to_pending(index, now));
+    }
+}
+
+fn put_back(pool: &mut Pool, task: Pending) {
+    if pool.ending {
+        pool.credit.on_ended(task.payload.len() as u64);
+    } else {
+        pool.queue.push(task);
+    }
+}
+
+fn take(pool: &mut Pool, id: HostId, index: u64) -> Option<Granted> {
+    let task = pool.shares.get_mut(&id)?.take(index)?;
+    pool.granted -= 1;
+    Some(task)
+}
+
+/// Takes from a lost host what the pool had there. What may still be running stays counted against N (G1).
+pub(crate) fn lose_share(
+    pool: &mut Pool,
+    id: HostId,
+    host: &mut Host,
+    loser: Loser,
+    now: Timestamp,
+) {
+    let Some(mut share) = pool.shares.remove(&id) else {
+        return;
+    };
+    pool.allotted -= u64::from(share.allot);
+    pool.ceilings -= u64::from(share.ceiling);
+    pool.surplus.remove(&(share.surplus, id));
+    host.allotted -= u32::from(share.allot);
+    (share.allot, share.surplus) = (0, 0);
+    if loser == Loser::Fenced && !pool.reruns() && !pool.ending && !share.tasks.is_empty() {
+        let tasks = u16::try_from(share.tasks.len()).unwrap_or(u16::MAX);
+        share.ceiling = share.ceiling.min(tasks);
+        pool.ceilings += u64::from(share.ceiling);
+        pool.shares.insert(id, share);
+    } else {
+        host.pools.remove(&pool.id);
+        lose_tasks(pool, id, host, share, now);
+    }
+    pool.reindex(id, host);
+}
+
+fn lose_tasks(pool: &mut Pool, id: HostId, host: &Host, share: Share, now: Timestamp) {
+    let loss = Loss::because(format!("host {} was lost", host.facts.name));
+    for (index, mut task) in share.tasks {
+        pool.granted -= 1;
+        if task.running.is_some() {
+            task.tries.host_lost += 1;
+        }
+        let outcome = if task.cancelled {
+            Outcome::Cancelled
+        } else if !pool.reruns() {
+            Outcome::Unknown
+        } else if task.tries.host_lost > pool.options.retries.host_lost {
+            Outcome::HostLost
+        } else {
+            put_back(pool, task.back_to_pending(index, now));
+            continue;
+        };
+        let (slot, pid) = task.running.unwrap_or_default();
+        let row = ResultRow {
+            index,
+            attempt: task.tries.attempt,
+            outcome,
+            host: id,
+            slot,
+            pid,
+            ..ResultRow::default()
+        };
+        deliver(pool, row, encode_header(&loss), task.payload.len() as u64);
+    }
+}

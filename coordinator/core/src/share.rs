@@ -1,0 +1,100 @@
+//! What a pool has on one host: slots, and tasks that were sent there.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use fleetpool_proto::{HostId, SlotNo, SpecId, Timestamp};
+
+use crate::queue::{Pending, Tries};
+
+/// A pool's part of a host.
+#[derive(Debug, Default)]
+pub(crate) struct Share {
+    /// Slots as last told to the agent.
+    pub(crate) allot: u16,
+    /// Most tasks that may run there as far as the agent has confirmed: what counts against N (G1).
+    pub(crate) ceiling: u16,
+    /// Number of the last `Allot`.
+    pub(crate) allotment: u64,
+    /// Whether the agent's session has been told of the pool.
+    pub(crate) opened: bool,
+    /// Specifications that the agent's session has been told of.
+    pub(crate) specs_sent: BTreeSet<SpecId>,
+    /// Tasks granted to the host and not reported yet.
+    pub(crate) tasks: BTreeMap<u64, Granted>,
+    /// Bytes of their arguments.
+    pub(crate) bytes: u64,
+    /// A `Retract` that has not been answered.
+    pub(crate) retraction: Option<u64>,
+    /// The pool cannot work on this host.
+    pub(crate) unfit: bool,
+    /// Where `Pool::surplus` has this share.
+    pub(crate) surplus: u32,
+}
+
+/// A task at an agent.
+#[derive(Clone, Debug)]
+pub(crate) struct Granted {
+    pub(crate) spec: SpecId,
+    pub(crate) tries: Tries,
+    pub(crate) since: Timestamp,
+    pub(crate) granted_at: Timestamp,
+    pub(crate) pin: Option<HostId>,
+    pub(crate) payload: Bytes,
+    /// The agent said that it runs.
+    pub(crate) running: Option<(SlotNo, u32)>,
+    pub(crate) cancelled: bool,
+}
+
+impl Share {
+    /// Slots that have no task.
+    pub(crate) fn idle(&self) -> usize {
+        usize::from(self.allot).saturating_sub(self.tasks.len())
+    }
+
+    /// Tasks beyond the slots: certainly not started yet, as far as known here.
+    pub(crate) fn excess(&self) -> usize {
+        self.tasks.len().saturating_sub(usize::from(self.allot))
+    }
+
+    pub(crate) fn grant(&mut self, task: Pending, now: Timestamp) {
+        self.bytes += task.payload.len() as u64;
+        let granted = Granted {
+            spec: task.spec,
+            tries: task.tries,
+            since: task.since,
+            granted_at: now,
+            pin: task.pin,
+            payload: task.payload,
+            running: None,
+            cancelled: false,
+        };
+        self.tasks.insert(task.index, granted);
+    }
+
+    pub(crate) fn take(&mut self, index: u64) -> Option<Granted> {
+        let task = self.tasks.remove(&index)?;
+        self.bytes -= task.payload.len() as u64;
+        Some(task)
+    }
+
+    /// A new session knows nothing yet.
+    pub(crate) fn forget_session(&mut self) {
+        self.opened = false;
+        self.specs_sent.clear();
+        self.retraction = None;
+    }
+}
+
+impl Granted {
+    pub(crate) fn back_to_pending(self, index: u64, now: Timestamp) -> Pending {
+        Pending {
+            index,
+            spec: self.spec,
+            tries: self.tries,
+            since: now,
+            pin: self.pin,
+            payload: self.payload,
+        }
+    }
+}

@@ -1,0 +1,530 @@
+//! Scenarios of the scheduler with hosts that do as they are told. The simulator (crate `fleetpool-tests`) runs it
+//! against the real agents' core, under faults.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+use fleetpool_coordinator_core::{Action, CoordinatorCore, Event, Options};
+use fleetpool_proto::{
+    Attempt, ClientId, HostId, Outcome, Payloads, PoolId, SpecId, Timestamp,
+    message::{
+        FromAgent, FromClient, GrantRow, Refusal, Registration, ReportRow, ResultRow, StartedRow,
+        TaskRow, ToAgent, ToClient,
+    },
+    pool::{PoolOptions, Retries},
+};
+
+const CLIENT: ClientId = ClientId(1);
+const POOL: PoolId = PoolId(1);
+
+/// A coordinator with hosts that hold what they are granted until told to report it.
+#[derive(Default)]
+struct World {
+    core: CoordinatorCore,
+    now: Timestamp,
+    held: BTreeMap<(HostId, PoolId), Vec<GrantRow>>,
+    allot: BTreeMap<(HostId, PoolId), (u16, u64)>,
+    retractions: Vec<(HostId, PoolId, u32, u64)>,
+    cancels: Vec<(HostId, u64)>,
+    results: Vec<ResultRow>,
+    told: Vec<ToClient>,
+}
+
+impl World {
+    fn new(hosts: u32, slots: u16) -> Self {
+        let mut world = Self {
+            core: CoordinatorCore::new(Options::default()),
+            ..Self::default()
+        };
+        for host in 0..hosts {
+            world.join(HostId(host), 1, 1, slots);
+        }
+        let user = "ada".to_owned();
+        world.handle(Event::ClientConnected {
+            client: CLIENT,
+            user,
+        });
+        world
+    }
+
+    fn join(&mut self, host: HostId, session: u64, incarnation: u64, slots: u16) {
+        self.handle(Event::AgentConnected { host, session });
+        let registration = Registration {
+            name: format!("h{}", host.0),
+            slots,
+            incarnation,
+            ..Registration::default()
+        };
+        self.says(host, session, FromAgent::Register(Box::new(registration)));
+    }
+
+    fn handle(&mut self, event: Event) {
+        self.core.handle(self.now, event);
+        while let Some(action) = self.core.poll_action() {
+            self.act(action);
+        }
+    }
+
+    fn says(&mut self, host: HostId, session: u64, message: FromAgent) {
+        self.handle(Event::FromAgent {
+            host,
+            session,
+            message,
+        });
+    }
+
+    fn act(&mut self, action: Action) {
+        match action {
+            Action::ToAgent { host, message, .. } => self.at_agent(host, message),
+            Action::ToClient { message, .. } => match message {
+                ToClient::Results { rows, .. } => self.results.extend(rows),
+                other => self.told.push(other),
+            },
+            Action::DropAgent { .. } | Action::FetchContent { .. } => {}
+        }
+    }
+
+    fn at_agent(&mut self, host: HostId, message: ToAgent) {
+        match message {
+            ToAgent::Grant { pool, rows, .. } => {
+                self.held.entry((host, pool)).or_default().extend(rows);
+            }
+            ToAgent::Allot {
+                pool,
+                slots,
+                allotment,
+            } => {
+                self.allot.insert((host, pool), (slots, allotment));
+            }
+            ToAgent::Retract {
+                pool,
+                count,
+                retraction,
+            } => self.retractions.push((host, pool, count, retraction)),
+            ToAgent::Cancel { rows, .. } => {
+                self.cancels
+                    .extend(rows.iter().map(|row| (host, row.index)));
+            }
+            _ => {}
+        }
+    }
+
+    fn client(&mut self, message: FromClient) {
+        let client = CLIENT;
+        self.handle(Event::FromClient { client, message });
+    }
+
+    fn open(&mut self, pool: PoolId, options: PoolOptions) {
+        let options = Box::new(options);
+        self.client(FromClient::OpenPool { pool, options });
+    }
+
+    fn submit(&mut self, pool: PoolId, first: u64, count: usize) {
+        self.client(FromClient::Submit {
+            pool,
+            spec: SpecId(0),
+            first,
+            hosts: Vec::new(),
+            payloads: Payloads::from(vec![Bytes::from_static(b"x"); count]),
+        });
+    }
+
+    /// The host reports its oldest attempt.
+    fn report(&mut self, host: HostId, pool: PoolId, outcome: Outcome, run_us: u64) {
+        let held = self.held.entry((host, pool)).or_default();
+        assert!(!held.is_empty(), "{host} has no task of {pool}");
+        let row = held.remove(0);
+        self.report_row(host, pool, row.index, row.attempt, outcome, run_us);
+    }
+
+    fn report_row(
+        &mut self,
+        host: HostId,
+        pool: PoolId,
+        index: u64,
+        attempt: Attempt,
+        outcome: Outcome,
+        run_us: u64,
+    ) {
+        let row = ReportRow {
+            index,
+            attempt,
+            outcome,
+            run_us,
+            pid: 7,
+            ..ReportRow::default()
+        };
+        let message = FromAgent::Reports {
+            pool,
+            rows: vec![row],
+            payloads: Payloads::from(vec![Bytes::new()]),
+        };
+        self.says(host, 1, message);
+    }
+
+    fn confirm(&mut self, host: HostId, pool: PoolId) {
+        let (slots, allotment) = self.allot[&(host, pool)];
+        let message = FromAgent::Allotted {
+            pool,
+            slots,
+            allotment,
+        };
+        self.says(host, 1, message);
+    }
+
+    fn slots(&self, pool: PoolId) -> u64 {
+        let of = |(&(_, owner), &(slots, _)): (&(HostId, PoolId), &(u16, u64))| {
+            (owner == pool).then_some(u64::from(slots))
+        };
+        self.allot.iter().filter_map(of).sum()
+    }
+
+    fn granted(&self, pool: PoolId) -> usize {
+        let held = self.held.iter().filter(|((_, owner), _)| *owner == pool);
+        held.map(|(_, rows)| rows.len()).sum()
+    }
+
+    fn pass(&mut self, time: Duration) {
+        self.now = self.now + time;
+        self.handle(Event::Tick);
+    }
+}
+
+fn of_slots(slots: u32) -> PoolOptions {
+    PoolOptions {
+        slots: Some(slots),
+        ..PoolOptions::default()
+    }
+}
+
+#[test]
+fn g1_a_pool_of_n_gets_n_slots_spread_over_the_fleet() {
+    let mut world = World::new(3, 4);
+    world.open(POOL, of_slots(5));
+    world.submit(POOL, 0, 100);
+    assert_eq!(world.slots(POOL), 5);
+    assert_eq!(
+        world.granted(POOL),
+        5,
+        "nothing ahead before run times are known"
+    );
+    let each = (0..3).map(|host| world.allot[&(HostId(host), POOL)].0);
+    assert_eq!(each.collect::<Vec<_>>(), [2, 2, 1]);
+}
+
+#[test]
+fn g1_a_slot_that_was_lowered_counts_until_the_agent_confirms() {
+    let mut world = World::new(2, 1);
+    world.open(POOL, of_slots(1));
+    world.submit(POOL, 0, 2);
+    let busy = HostId(0);
+    assert_eq!(world.allot[&(busy, POOL)].0, 1);
+    // An operator takes the host out while its task runs: the other host must wait for the confirmation.
+    world.handle(Event::Cordon {
+        host: busy,
+        on: true,
+    });
+    assert_eq!(world.allot[&(busy, POOL)].0, 0);
+    assert_eq!(world.granted(POOL), 1);
+    world.confirm(busy, POOL);
+    assert_eq!(world.granted(POOL), 2);
+}
+
+#[test]
+fn g2_tasks_start_in_the_order_of_their_submission() {
+    let mut world = World::new(1, 2);
+    world.open(POOL, of_slots(2));
+    world.submit(POOL, 0, 6);
+    for _ in 0..6 {
+        world.report(HostId(0), POOL, Outcome::Done, 1_000_000);
+    }
+    let order: Vec<u64> = world.results.iter().map(|row| row.index).collect();
+    assert_eq!(order, [0, 1, 2, 3, 4, 5]);
+}
+
+#[test]
+fn g2_tasks_sent_ahead_are_taken_back_for_an_idle_slot() {
+    let mut world = World::new(2, 1);
+    world.open(POOL, of_slots(2));
+    world.submit(POOL, 0, 40);
+    // Short tasks: both hosts get some ahead.
+    for _ in 0..4 {
+        world.report(HostId(0), POOL, Outcome::Done, 500);
+        world.report(HostId(1), POOL, Outcome::Done, 500);
+    }
+    // One host stands still while the other works off all it can get.
+    while !world.held[&(HostId(1), POOL)].is_empty() {
+        world.report(HostId(1), POOL, Outcome::Done, 500);
+    }
+    let (host, pool, count, retraction) = world.retractions.pop().expect("a retraction");
+    assert_eq!((host, pool), (HostId(0), POOL));
+    let held = world.held.get_mut(&(host, pool)).expect("held tasks");
+    let keep = held.len() - count as usize;
+    assert!(keep >= 1, "the running task cannot be taken back");
+    let back = held.split_off(keep);
+    let rows = back.iter().map(|row| TaskRow {
+        index: row.index,
+        attempt: row.attempt,
+    });
+    let rows = rows.collect();
+    let answer = FromAgent::Retracted {
+        pool,
+        retraction,
+        rows,
+    };
+    world.says(host, 1, answer);
+    let moved = world.held[&(HostId(1), POOL)]
+        .first()
+        .expect("a moved task");
+    assert_eq!(moved.attempt, Attempt(2));
+}
+
+#[test]
+fn g3_a_stale_attempt_is_acknowledged_and_dropped() {
+    let mut world = World::new(1, 1);
+    world.open(POOL, of_slots(1));
+    world.submit(POOL, 0, 1);
+    world.report_row(HostId(0), POOL, 0, Attempt(9), Outcome::Done, 1);
+    assert!(world.results.is_empty());
+    world.report(HostId(0), POOL, Outcome::Done, 1);
+    world.report_row(HostId(0), POOL, 0, Attempt(1), Outcome::Done, 1);
+    assert_eq!(world.results.len(), 1);
+}
+
+#[test]
+fn g5_a_lost_host_costs_a_rerun_only_what_had_started_and_only_after_the_fence() {
+    let mut world = World::new(1, 1);
+    world.open(POOL, of_slots(1));
+    world.submit(POOL, 0, 1);
+    let row = StartedRow {
+        index: 0,
+        attempt: Attempt(1),
+        ..StartedRow::default()
+    };
+    let started = FromAgent::Started {
+        pool: POOL,
+        rows: vec![row],
+    };
+    world.says(HostId(0), 1, started);
+    world.handle(Event::AgentDisconnected {
+        host: HostId(0),
+        session: 1,
+    });
+    world.pass(Duration::from_secs(34));
+    world.join(HostId(1), 1, 1, 1);
+    assert!(
+        !world.held.contains_key(&(HostId(1), POOL)),
+        "granted before the fence"
+    );
+    world.pass(Duration::from_secs(2));
+    assert_eq!(world.held[&(HostId(1), POOL)][0].attempt, Attempt(2));
+}
+
+#[test]
+fn g5_what_may_not_be_rerun_becomes_unknown_in_the_end() {
+    let mut world = World::new(1, 1);
+    let retries = Retries {
+        host_lost: 0,
+        ..Retries::default()
+    };
+    let options = PoolOptions {
+        retries,
+        ..of_slots(1)
+    };
+    world.open(POOL, options);
+    world.submit(POOL, 0, 1);
+    world.handle(Event::AgentDisconnected {
+        host: HostId(0),
+        session: 1,
+    });
+    world.pass(Duration::from_mins(5));
+    assert!(world.results.is_empty());
+    world.pass(Duration::from_hours(2));
+    assert_eq!(world.results[0].outcome, Outcome::Unknown);
+}
+
+#[test]
+fn g5_failures_are_retried_as_often_as_asked() {
+    let mut world = World::new(1, 1);
+    let retries = Retries {
+        failed: 2,
+        ..Retries::default()
+    };
+    let options = PoolOptions {
+        retries,
+        ..of_slots(1)
+    };
+    world.open(POOL, options);
+    world.submit(POOL, 0, 1);
+    for _ in 0..3 {
+        world.report(HostId(0), POOL, Outcome::Failed, 1);
+    }
+    assert_eq!(world.results.len(), 1);
+    assert_eq!(world.results[0].attempt, Attempt(3));
+}
+
+#[test]
+fn an_agent_with_a_new_life_has_its_tasks_granted_again_at_once() {
+    let mut world = World::new(1, 2);
+    world.open(POOL, of_slots(2));
+    world.submit(POOL, 0, 2);
+    world.held.clear();
+    world.join(HostId(0), 2, 99, 2);
+    let attempts: Vec<_> = world.held[&(HostId(0), POOL)]
+        .iter()
+        .map(|row| (row.index, row.attempt))
+        .collect();
+    assert_eq!(attempts, [(0, Attempt(2)), (1, Attempt(2))]);
+}
+
+#[test]
+fn two_pools_share_the_fleet_and_the_first_gives_way_task_by_task() {
+    let mut world = World::new(2, 4);
+    world.open(POOL, PoolOptions::default());
+    world.submit(POOL, 0, 100);
+    assert_eq!(world.slots(POOL), 8);
+    let other = PoolId(2);
+    world.open(other, PoolOptions::default());
+    world.submit(other, 0, 100);
+    assert_eq!((world.slots(POOL), world.slots(other)), (4, 4));
+}
+
+#[test]
+fn an_idle_pools_slots_go_to_the_one_that_wants_them() {
+    let mut world = World::new(1, 4);
+    world.open(POOL, PoolOptions::default());
+    world.submit(POOL, 0, 4);
+    for _ in 0..4 {
+        world.report(HostId(0), POOL, Outcome::Done, 1_000_000);
+    }
+    let other = PoolId(2);
+    world.open(other, PoolOptions::default());
+    world.submit(other, 0, 100);
+    assert_eq!(world.slots(other), 4);
+}
+
+#[test]
+fn a_cancelled_task_that_waits_ends_at_once_and_one_that_runs_is_killed() {
+    let mut world = World::new(1, 1);
+    world.open(POOL, of_slots(1));
+    world.submit(POOL, 0, 3);
+    world.client(FromClient::Cancel {
+        pool: POOL,
+        tasks: vec![2, 0],
+    });
+    assert_eq!(world.results.len(), 1);
+    assert_eq!(world.results[0].outcome, Outcome::Cancelled);
+    assert_eq!(world.cancels, [(HostId(0), 0)]);
+    world.report(HostId(0), POOL, Outcome::Cancelled, 1);
+    world.report(HostId(0), POOL, Outcome::Done, 1);
+    world.client(FromClient::Close {
+        pool: POOL,
+        submitted: 3,
+    });
+    assert_eq!(world.results.len(), 3);
+    assert!(world.told.contains(&ToClient::PoolEnded { pool: POOL }));
+}
+
+#[test]
+fn g6_a_client_that_is_gone_has_its_tasks_killed_and_its_slots_given_on() {
+    let mut world = World::new(1, 2);
+    world.open(POOL, PoolOptions::default());
+    world.submit(POOL, 0, 10);
+    world.handle(Event::ClientGone { client: CLIENT });
+    assert_eq!(world.cancels.len(), 2);
+    world.report(HostId(0), POOL, Outcome::Cancelled, 1);
+    world.report(HostId(0), POOL, Outcome::Cancelled, 1);
+    assert_eq!(
+        world.core.jobs().len(),
+        1,
+        "not over before the agent has confirmed"
+    );
+    world.confirm(HostId(0), POOL);
+    assert!(world.core.jobs().is_empty());
+}
+
+#[test]
+fn g7_a_client_that_is_behind_with_its_results_gets_no_more_tasks_started() {
+    let mut world = World::new(1, 1);
+    world.open(POOL, of_slots(1));
+    world.submit(POOL, 0, 3);
+    let row = world
+        .held
+        .get_mut(&(HostId(0), POOL))
+        .expect("a task")
+        .remove(0);
+    let report = ReportRow {
+        index: row.index,
+        attempt: row.attempt,
+        outcome: Outcome::Done,
+        ..ReportRow::default()
+    };
+    let large = Bytes::from(vec![0; 33 << 20]);
+    let message = FromAgent::Reports {
+        pool: POOL,
+        rows: vec![report],
+        payloads: Payloads::from(vec![large]),
+    };
+    world.says(HostId(0), 1, message);
+    assert_eq!(world.granted(POOL), 0);
+    world.client(FromClient::Consumed {
+        pool: POOL,
+        tasks: 1,
+    });
+    assert_eq!(world.granted(POOL), 2);
+}
+
+#[test]
+fn an_exec_task_runs_on_its_host_even_when_another_pool_has_all_its_slots() {
+    let mut world = World::new(2, 1);
+    world.open(POOL, PoolOptions::default());
+    world.submit(POOL, 0, 10);
+    let exec = PoolId(2);
+    world.open(exec, PoolOptions::default());
+    world.client(FromClient::Submit {
+        pool: exec,
+        spec: SpecId(0),
+        first: 0,
+        hosts: vec![HostId(1)],
+        payloads: Payloads::from(vec![Bytes::new()]),
+    });
+    assert_eq!(world.allot[&(HostId(1), exec)].0, 1);
+    assert_eq!(world.held[&(HostId(1), exec)].len(), 1);
+}
+
+#[test]
+fn g11_bad_pools_are_refused_with_the_way_out() {
+    let mut world = World::new(1, 1);
+    let nothing = PoolOptions {
+        on: "web[01-40]".to_owned(),
+        ..PoolOptions::default()
+    };
+    world.open(POOL, nothing);
+    world.open(PoolId(2), of_slots(0));
+    let kinds: Vec<Refusal> = world
+        .told
+        .iter()
+        .filter_map(|message| match message {
+            ToClient::Refused { kind, .. } => Some(*kind),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(kinds, [Refusal::NoHostMatches, Refusal::Invalid]);
+}
+
+#[test]
+fn a_pool_that_fits_no_host_is_refused_with_the_hosts_own_reason() {
+    let mut world = World::new(1, 1);
+    world.open(POOL, of_slots(1));
+    world.submit(POOL, 0, 1);
+    let unfit = FromAgent::PoolUnfit {
+        pool: POOL,
+        reason: "its initializer panicked: no licence".to_owned(),
+        rows: Vec::new(),
+    };
+    world.says(HostId(0), 1, unfit);
+    let refused = world.told.iter().any(|message| {
+        matches!(message, ToClient::Refused { kind: Refusal::Unfit, reason, .. } if reason.contains("no licence"))
+    });
+    assert!(refused, "{:?}", world.told);
+}
