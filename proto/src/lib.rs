@@ -6,6 +6,7 @@
 pub mod command;
 pub mod frame;
 pub mod ids;
+pub mod join;
 pub mod limits;
 pub mod message;
 pub mod outcome;

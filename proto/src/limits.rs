@@ -23,6 +23,18 @@ pub const SEND_QUEUE_FRAMES: usize = 1024;
 /// Bytes of large frames (from [`BULK_BYTES_MIN`] on) that wait to be sent on a session before `send` waits too. A
 /// larger frame goes when it is alone.
 pub const SEND_QUEUE_BYTES: usize = 64 << 20;
+/// How long a session that is closed goes on sending what was queued and why it closes.
+pub const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
+/// Bytes of bulk that a session reads ahead of whoever receives its frames. A larger frame is read when it is alone.
+pub const BULK_HELD_BYTES_MAX: usize = 64 << 20;
+/// Frames that may wait for their bulk before a session stops reading what comes behind them.
+pub const BULK_FRAMES_MAX: usize = 1024;
+/// TLS handshakes that a coordinator works on at once. Others wait; none is dropped.
+pub const HANDSHAKES_MAX: usize = 16;
+/// Connections that a coordinator does not know yet. Others wait with the kernel.
+pub const STRANGERS_MAX: usize = 1024;
+/// Sessions that wait to be accepted by the coordinator proper before handshakes wait too.
+pub const ACCEPT_QUEUE: usize = 64;
 
 /// Largest argument or result of one task, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = FRAME_BODY_BYTES_MAX - (1 << 20);

@@ -11,9 +11,24 @@
 #![forbid(unsafe_code)]
 
 mod address;
+mod connect;
+mod hello;
+pub mod identity;
+mod join;
+mod listener;
 mod peer;
 mod session;
+mod tls;
+pub mod token;
+mod transport;
 
 pub use address::{Address, AddressError, DEFAULT_PORT};
+pub use connect::{ConnectError, connect, connect_tcp};
+pub use fleetpool_proto::join::JoinRequest;
+pub use hello::Incoming;
+pub use identity::{Identity, ServerIdentity};
+pub use join::{JoinError, join};
+pub use listener::{BindError, Gatekeeper, Listener};
 pub use peer::{Carrier, KeyId, Peer};
 pub use session::{Cause, Closed, Receiver, Sender, Session, TrySendError, local_pair};
+pub use token::Token;

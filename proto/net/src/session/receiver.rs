@@ -7,6 +7,7 @@ use fleetpool_proto::Frame;
 use super::{
     end::{Cause, Closed, End},
     local::Local,
+    quic, stream,
 };
 
 /// Receives frames.
@@ -20,6 +21,8 @@ pub struct Receiver {
 #[derive(Debug)]
 pub(crate) enum Source {
     Local(Local),
+    Stream(stream::Reader),
+    Quic(Box<quic::Reader>),
 }
 
 impl Receiver {
@@ -32,12 +35,12 @@ impl Receiver {
     /// # Errors
     /// When the session is over: at once if this side closed it, else after the last frame that came.
     pub async fn recv(&mut self) -> Result<Frame, Closed> {
-        // The end is looked at first: what was queued before the peer's goodbye is in the queue by then.
+        // The end is looked at first: what an end in this process had queued before its goodbye is there by then.
         let ended = self.end.get().cloned();
         if let Some(frame) = self.try_recv() {
             return Ok(frame);
         }
-        if let Some(closed) = ended {
+        if let Some(closed) = ended.or_else(|| self.final_end()) {
             return Err(closed);
         }
         tokio::select! {
@@ -49,17 +52,42 @@ impl Receiver {
 
     /// A frame that is here already.
     pub fn try_recv(&mut self) -> Option<Frame> {
-        match self.end.get() {
-            Some(closed) if closed.cause == Cause::Us => None,
-            _ => self.source.try_next(),
+        if self.final_end().is_some() {
+            return None;
         }
+        match self.source.try_next() {
+            Ok(frame) => frame,
+            Err(closed) => {
+                self.end.set(closed);
+                None
+            }
+        }
+    }
+
+    /// Lets the peer send frames as large as the wire has them: it is known by now.
+    pub(crate) fn welcome(&mut self) {
+        match &mut self.source {
+            Source::Local(_) => {}
+            Source::Stream(reader) => reader.welcome(),
+            Source::Quic(reader) => reader.welcome(),
+        }
+    }
+
+    /// The end, if nothing may be delivered after it.
+    fn final_end(&self) -> Option<Closed> {
+        self.end
+            .get()
+            .filter(|closed| closed.cause != Cause::Peer)
+            .cloned()
     }
 }
 
 impl Source {
-    fn try_next(&mut self) -> Option<Frame> {
+    fn try_next(&mut self) -> Result<Option<Frame>, Closed> {
         match self {
-            Self::Local(local) => local.try_next(),
+            Self::Local(local) => Ok(local.try_next()),
+            Self::Stream(reader) => reader.try_next(),
+            Self::Quic(reader) => reader.try_next(),
         }
     }
 
@@ -67,6 +95,8 @@ impl Source {
     async fn next(&mut self) -> Result<Frame, Closed> {
         match self {
             Self::Local(local) => local.next().await,
+            Self::Stream(reader) => reader.next().await,
+            Self::Quic(reader) => reader.next().await,
         }
     }
 }
