@@ -57,6 +57,18 @@ pub struct AgentCore {
     pub(crate) out: VecDeque<Action>,
 }
 
+impl Options {
+    /// Of a host with `slots` slots.
+    #[must_use]
+    pub fn new(slots: u16) -> Self {
+        Self {
+            slots,
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
+        }
+    }
+}
+
 impl AgentCore {
     /// The core of a host without a session.
     #[must_use]

@@ -90,7 +90,8 @@ impl AgentCore {
     /// Stops idle workers of other pools until `count` slots are about to become empty.
     fn make_room(&mut self, wanting: PoolId, count: usize) {
         let leaving = |slot: &Slot| slot.worker.as_ref().is_some_and(Worker::is_leaving);
-        let mut count = count.saturating_sub(self.slots.iter().filter(|slot| leaving(slot)).count());
+        let mut count =
+            count.saturating_sub(self.slots.iter().filter(|slot| leaving(slot)).count());
         for (_, pool) in self.pools.iter_mut().filter(|(id, _)| **id != wanting) {
             let Pool {
                 crew, crew_wanted, ..
@@ -197,7 +198,11 @@ impl Hand<'_> {
         }
         let tasks = pool.queue.drain(..count);
         let tasks = tasks.map(|task| worker.take(task)).collect();
-        debug_assert_eq!(worker.phase, Phase::Ready, "{id}: only ready workers take tasks");
+        debug_assert_eq!(
+            worker.phase,
+            Phase::Ready,
+            "{id}: only ready workers take tasks"
+        );
         self.out.push_back(Action::Run {
             slot: worker.slot,
             generation: worker.generation,

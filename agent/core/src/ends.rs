@@ -315,6 +315,8 @@ fn how(end: &WorkerEnd) -> String {
 fn seconds(ms: u64) -> String {
     match (ms / 1000, ms % 1000) {
         (whole, 0) => whole.to_string(),
-        (whole, rest) => format!("{whole}.{rest:03}").trim_end_matches('0').to_owned(),
+        (whole, rest) => format!("{whole}.{rest:03}")
+            .trim_end_matches('0')
+            .to_owned(),
     }
 }

@@ -30,8 +30,8 @@ mod view;
 #[cfg(test)]
 mod tests;
 
-pub use core::{AgentCore, Options};
 #[cfg(feature = "planted-bugs")]
 pub use core::PlantedBug;
+pub use core::{AgentCore, Options};
 pub use event::{Action, EndedTask, Event, TaskStart, WorkerEnd};
 pub use view::SlotView;

@@ -82,7 +82,8 @@ impl WallClock {
         if self.us == 0 {
             return 0;
         }
-        (self.us + time.0.saturating_sub(self.at.0)).saturating_sub(self.at.0.saturating_sub(time.0))
+        (self.us + time.0.saturating_sub(self.at.0))
+            .saturating_sub(self.at.0.saturating_sub(time.0))
     }
 }
 
@@ -121,6 +122,7 @@ impl AgentCore {
             pool.unfit_told = false;
             pool.retractions.clear();
             pool.tombstones.clear();
+            each_worker(pool, &mut self.slots, |worker| worker.told = false);
             self.dirty.insert(*id);
         }
     }

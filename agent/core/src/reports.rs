@@ -36,7 +36,13 @@ impl Reports {
     }
 
     /// Reports an attempt that has never begun and never will.
-    pub(crate) fn add_unstarted(&mut self, index: u64, attempt: Attempt, outcome: Outcome, why: &Loss) {
+    pub(crate) fn add_unstarted(
+        &mut self,
+        index: u64,
+        attempt: Attempt,
+        outcome: Outcome,
+        why: &Loss,
+    ) {
         let row = ReportRow {
             index,
             attempt,
@@ -98,7 +104,11 @@ fn batch(payloads: &[Bytes]) -> usize {
         bytes += payload.len();
         bytes <= BATCH_BYTES_MAX
     };
-    let count = payloads.iter().take(BATCH_TASKS_MAX).take_while(fits).count();
+    let count = payloads
+        .iter()
+        .take(BATCH_TASKS_MAX)
+        .take_while(fits)
+        .count();
     count.max(1)
 }
 
@@ -159,10 +169,7 @@ impl Pool {
     fn retracted(&mut self, id: PoolId) -> Vec<FromAgent> {
         let retractions = std::mem::take(&mut self.retractions);
         let answer = |retraction: &crate::pools::Retraction| {
-            let keep = self
-                .queue
-                .len()
-                .saturating_sub(retraction.count as usize);
+            let keep = self.queue.len().saturating_sub(retraction.count as usize);
             FromAgent::Retracted {
                 pool: id,
                 retraction: retraction.number,

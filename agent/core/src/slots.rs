@@ -257,7 +257,13 @@ impl AgentCore {
         self.touch_all_in_want(id);
     }
 
-    pub(crate) fn on_task_pid(&mut self, slot: SlotNo, generation: u64, attempt: AttemptId, pid: u32) {
+    pub(crate) fn on_task_pid(
+        &mut self,
+        slot: SlotNo,
+        generation: u64,
+        attempt: AttemptId,
+        pid: u32,
+    ) {
         let Some(worker) = self.worker(slot, generation) else {
             return;
         };

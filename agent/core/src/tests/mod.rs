@@ -1,9 +1,8 @@
 //! The core alone, driven by hand and by chance.
 
-
-
-
-
-
-
-
+mod chance;
+mod host;
+mod lease;
+mod pipeline;
+mod tasks;
+mod workers;

@@ -1,0 +1,172 @@
+//! G1: what happens when the lease ends, and what the next session hears.
+
+use std::time::Duration;
+
+use fleetpool_proto::{Outcome, message::HeldState, message::ToAgent};
+
+use super::host::{Host, LEASE, POOL, command, deeds, held, native, once, renewals, reports, runs};
+use crate::{Action, Event, WorkerEnd};
+
+#[test]
+fn the_lease_is_renewed_three_times_in_its_length() {
+    let mut host = Host::new(1);
+    assert_eq!(renewals(&host.link_up()), [1]);
+    host.renewed();
+    assert_eq!(renewals(&host.live(LEASE / 3)), [2]);
+}
+
+#[test]
+fn nothing_starts_without_a_lease() {
+    let mut host = Host::new(1);
+    host.link_up();
+    host.open(POOL, command());
+    host.allot(POOL, 1, 1);
+    host.grant(0..1);
+    assert_eq!(runs(&host.ready(0)), []);
+    assert_eq!(runs(&host.renewed()), [(0, 0)]);
+}
+
+#[test]
+fn the_lease_counts_from_when_the_renewal_was_sent() {
+    let mut host = Host::new(1);
+    host.link_up();
+    host.pass(Duration::from_secs(5));
+    host.renewed();
+    host.event(Event::LinkDown);
+    assert_eq!(host.core.poll_timeout().map(|end| end.0), Some(31_000_000));
+}
+
+#[test]
+fn when_it_ends_what_may_run_again_is_killed_and_forgotten() {
+    let mut host = Host::with_idle_workers(2, command());
+    host.grant(2..6);
+    host.event(Event::LinkDown);
+    assert_eq!(deeds(&host.live(LEASE)), ["kill_task", "kill_task"]);
+    assert_eq!(host.core.queued(), 0);
+    for slot in 0..2 {
+        let event = host.ended(slot, 2 + u64::from(slot), Outcome::Failed, 0);
+        assert_eq!(runs(&host.event(event)), []);
+    }
+    let actions = host.link_up();
+    assert_eq!(held(&actions), Some(vec![]));
+    assert_eq!(reports(&actions), []);
+}
+
+#[test]
+fn what_may_not_run_twice_runs_on() {
+    let mut host = Host::with_idle_workers(1, once(command()));
+    host.grant(1..3);
+    host.event(Event::LinkDown);
+    assert_eq!(deeds(&host.live(LEASE)), [""; 0]);
+    let actions = host.link_up();
+    assert_eq!(held(&actions), Some(vec![(1, HeldState::Running)]));
+    assert_eq!(reports(&host.done(0, 1, 0)), [(1, Outcome::Done)]);
+}
+
+#[test]
+fn the_next_session_waits_until_the_fenced_are_gone() {
+    let mut host = Host::with_idle_workers(1, native());
+    host.grant(1..2);
+    host.event(Event::LinkDown);
+    assert_eq!(deeds(&host.live(LEASE)), ["kill_worker"]);
+    assert_eq!(host.link_up(), []);
+    let actions = host.worker_ended(0, WorkerEnd::default());
+    assert_eq!(held(&actions), Some(vec![]));
+}
+
+#[test]
+fn a_lease_that_ends_under_a_session_ends_the_session() {
+    let mut host = Host::with_idle_workers(1, command());
+    let actions = host.live(LEASE);
+    assert_eq!(deeds(&actions), ["drop_link", "stop_worker"]);
+    let late = host.grant(1..2);
+    assert_eq!(late, [], "what it still brings does not count");
+    assert_eq!(host.core.queued(), 0);
+}
+
+#[test]
+fn what_a_stopped_agent_finds_in_its_mail_is_not_started() {
+    let mut host = Host::with_idle_workers(1, command());
+    host.quietly(Event::Tick);
+    // SIGSTOP for a minute; the first thing it sees then is a grant of before.
+    let actions = {
+        host.pass(Duration::ZERO);
+        host.quietly(Event::Tick);
+        let mut actions = host.pass(Duration::from_secs(60));
+        actions.extend(host.grant(1..2));
+        actions
+    };
+    assert_eq!(runs(&actions), []);
+}
+
+#[test]
+fn being_killed_already_takes_no_longer_than_the_margin() {
+    let mut options = command();
+    options.kill_grace_ms = 60_000;
+    let mut host = Host::with_idle_workers(1, options);
+    host.grant(1..2);
+    host.cancel(&[1]);
+    host.event(Event::LinkDown);
+    let actions = host.live(LEASE);
+    let graces = actions.iter().filter_map(|action| match action {
+        Action::KillTask { grace_ms, .. } => Some(*grace_ms),
+        _ => None,
+    });
+    assert_eq!(Vec::from_iter(graces), [1000]);
+}
+
+#[test]
+fn reports_are_said_again_until_they_are_acknowledged() {
+    let mut host = Host::with_idle_workers(2, command());
+    host.grant(2..4);
+    host.done(0, 2, 0);
+    host.event(Event::LinkDown);
+    host.done(1, 3, 0);
+    let actions = host.link_up();
+    let both = vec![(2, HeldState::Ended), (3, HeldState::Ended)];
+    assert_eq!(held(&actions), Some(both));
+    assert_eq!(reports(&actions).len(), 2);
+    host.ack(2..4);
+    host.event(Event::LinkDown);
+    assert_eq!(held(&host.link_up()), Some(vec![]));
+}
+
+#[test]
+fn a_short_break_of_the_link_stops_nothing() {
+    let mut host = Host::with_idle_workers(1, command());
+    host.grant(1..4);
+    host.event(Event::LinkDown);
+    assert_eq!(runs(&host.done(0, 1, 0)), [(0, 2)]);
+    let actions = host.link_up();
+    let states = held(&actions).unwrap();
+    let expected = [
+        (1, HeldState::Ended),
+        (2, HeldState::Running),
+        (3, HeldState::Queued),
+    ];
+    assert_eq!(states, expected);
+    assert_eq!(deeds(&actions), [""; 0]);
+}
+
+#[test]
+fn idle_and_alone_it_asks_for_no_time() {
+    let mut host = Host::with_idle_workers(2, command());
+    host.event(Event::LinkDown);
+    host.live(LEASE);
+    assert_eq!(host.core.poll_timeout(), None);
+}
+
+#[test]
+fn numbers_of_an_earlier_session_do_not_count_in_the_next() {
+    let mut host = Host::with_pool(1, command());
+    host.allot(POOL, 1, 1000);
+    host.event(Event::LinkDown);
+    host.link_up();
+    host.renewed();
+    host.say(ToAgent::Allot {
+        pool: POOL,
+        slots: 0,
+        allotment: 1,
+    });
+    assert_eq!(deeds(&host.grant(0..1)), [""; 0]);
+}
