@@ -6,20 +6,25 @@
 #![expect(clippy::print_stdout, reason = "a table is what it is for")]
 
 mod commands;
+mod core;
 mod floor;
 mod measure;
 mod quic;
 mod table;
 
 use std::{
+    ffi::OsStr,
     path::PathBuf,
     process::{Command, ExitCode},
+    str::FromStr,
 };
 
 use table::{Line, render};
 
 const CASES: &[(&str, &str)] = &[
     ("a", "commands, against bare spawn loops"),
+    ("d", "the coordinator's core alone"),
+    ("e", "memory of a queued task"),
     ("floor", "what the machine does without any of our code"),
 ];
 
@@ -53,20 +58,24 @@ fn main() -> ExitCode {
 fn run_case(case: &str) -> Vec<Line> {
     match case {
         "a" => commands::case(&fleetpool()),
+        "d" => core::throughput(),
+        "e" => core::memory(),
         "floor" => floor_lines(),
         _ => vec![Line::left_out(case, "no such case")],
     }
 }
 
 fn floor_lines() -> Vec<Line> {
-    use measure::{Contestant, ROUNDS, interleave};
+    use measure::{Contestant, ROUNDS, figure_of, interleave};
     let mut floors = [
-        Contestant::new("us, socketpair ping-pong", || {
-            floor::socketpair_round_trip_us(5000)
-        }),
-        Contestant::new("us, QUIC 1 KiB ping-pong", || quic::round_trip_us(5000)),
-        Contestant::new("MiB/s, QUIC one stream", || quic::bulk_mib_s(512)),
-    ];
+        ("us, socketpair ping-pong", "socketpair", 5000),
+        ("us, QUIC 1 KiB ping-pong", "quic", 5000),
+        ("MiB/s, QUIC one stream", "quic-bulk", 512),
+    ]
+    .map(|(name, floor, size)| {
+        let arguments = [floor.to_owned(), size.to_string()];
+        Contestant::new(name, move || figure_of(&mut contestant(&arguments)))
+    });
     let turns = interleave(ROUNDS, &mut floors);
     let lines = floors.iter().zip(&turns);
     lines
@@ -78,6 +87,11 @@ fn floor_lines() -> Vec<Line> {
 fn run_contestant(arguments: &[&str]) {
     match arguments {
         ["echo"] => floor::echo(),
+        ["socketpair", rounds] => tell(floor::socketpair_round_trip_us(number(rounds))),
+        ["quic", rounds] => tell(quic::round_trip_us(number(rounds))),
+        ["quic-bulk", mib] => tell(quic::bulk_mib_s(number(mib))),
+        ["core", hosts, tasks] => tell(core::events_per_second(number(hosts), number(tasks))),
+        ["queued", tasks] => tell(core::bytes_per_queued_task(number(tasks))),
         ["spawn-true", tasks] => floor::spawn_loop(number(tasks), |_| Command::new("/bin/true")),
         ["spawn-echo", tasks] => floor::spawn_loop(number(tasks), |index| {
             let mut command = Command::new("sh");
@@ -89,7 +103,7 @@ fn run_contestant(arguments: &[&str]) {
 }
 
 /// This program again, in another part.
-fn contestant(arguments: &[&str]) -> Command {
+fn contestant(arguments: &[impl AsRef<OsStr>]) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
     command.arg("--contestant").args(arguments);
     command
@@ -105,8 +119,14 @@ fn fleetpool() -> PathBuf {
     profile.join("fleetpool")
 }
 
-fn number(text: &str) -> u64 {
-    text.parse().expect("a number")
+/// How a contestant tells its figure.
+fn tell(figure: f64) {
+    println!("{figure}");
+}
+
+fn number<T: FromStr>(text: &str) -> T {
+    text.parse()
+        .unwrap_or_else(|_| panic!("{text} is not a number"))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts stay far below 2^52")]

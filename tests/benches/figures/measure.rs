@@ -6,6 +6,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    process::{Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -99,6 +100,31 @@ pub(crate) fn middle(numbers: impl Iterator<Item = f64>) -> f64 {
         len if len % 2 == 1 => sorted[half],
         _ => f64::midpoint(sorted[half - 1], sorted[half]),
     }
+}
+
+/// Runs a contestant of this house and reads the number that it prints.
+pub(crate) fn figure_of(command: &mut Command) -> f64 {
+    let output = command.stderr(Stdio::inherit()).output();
+    let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    assert!(
+        output.status.success(),
+        "{command:?} failed: {}",
+        output.status
+    );
+    let printed = String::from_utf8_lossy(&output.stdout);
+    printed
+        .trim()
+        .parse()
+        .unwrap_or_else(|_| panic!("{command:?} printed {printed:?}, not a number"))
+}
+
+/// A line of `/proc/PID/status` that is in kB; 0 when the process is gone.
+pub(crate) fn memory_kib(pid: u32, line: &str) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let value = status.lines().find_map(|text| text.strip_prefix(line));
+    value
+        .and_then(|value| value.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0)
 }
 
 /// How long `work` took, in seconds.
