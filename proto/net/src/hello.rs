@@ -89,6 +89,7 @@ impl Incoming {
 /// The listening side: reads the Hello of a session whose peer is proved. `None`: it was sent away.
 pub(crate) async fn receive(
     mut session: Session,
+    may_be: &[Role],
     admit: impl FnOnce(&Peer) -> Result<(), String>,
 ) -> Option<Incoming> {
     let hello = match timeout(CONNECT_TIME_MAX, session.receiver.recv()).await {
@@ -104,7 +105,7 @@ pub(crate) async fn receive(
     };
     let checked = hello
         .map_err(|why| format!("hello cannot be read: {why}"))
-        .and_then(|hello| check(&mut session.peer, hello))
+        .and_then(|hello| check(&mut session.peer, may_be, hello))
         .and_then(|(hello, protocol)| admit(&session.peer).map(|()| (hello, protocol)));
     match checked {
         Ok((hello, protocol)) => Some(Incoming {
@@ -122,23 +123,28 @@ pub(crate) async fn receive(
     }
 }
 
-fn check(peer: &mut Peer, hello: Hello) -> Result<(Hello, u16), String> {
+fn check(peer: &mut Peer, may_be: &[Role], hello: Hello) -> Result<(Hello, u16), String> {
     // Before anything else: a peer of another version may mean something else by the rest.
     let protocol = negotiate(&hello)?;
-    peer.role = allowed(peer.role, hello.role)?;
+    let asked = hello.role.ok_or("hello names no role")?;
+    if !may_be.contains(&asked) {
+        let proved = peer.role;
+        return Err(format!(
+            "its certificate is for role {proved}, and it asks to be {asked}: use an identity of that role"
+        ));
+    }
+    peer.role = asked;
     peer.name.clone_from(&hello.name);
     Ok((hello, protocol))
 }
 
-/// The role that a peer proved to be `proved` gets when it asks for `asked`.
-fn allowed(proved: Role, asked: Option<Role>) -> Result<Role, String> {
-    match asked {
-        None => Err("hello names no role".to_owned()),
-        Some(asked) if asked == proved => Ok(asked),
-        Some(Role::User) if proved == Role::Admin => Ok(Role::User),
-        Some(asked) => Err(format!(
-            "its certificate is for role {proved}, and it asks to be {asked}: use an identity of that role"
-        )),
+/// What the holder of a certificate for `role` may ask to be.
+pub(crate) fn may_be(role: Role) -> &'static [Role] {
+    match role {
+        Role::Coordinator => &[],
+        Role::Agent => &[Role::Agent],
+        Role::User => &[Role::User],
+        Role::Admin => &[Role::Admin, Role::User],
     }
 }
 
@@ -155,19 +161,28 @@ async fn refuse(sender: &Sender, reason: &str) {
 mod tests {
     use super::*;
 
+    /// The whole table: role of the certificate, role asked for, protocol.
     #[test]
     fn every_role_gets_what_its_certificate_allows_and_nothing_else() {
         for proved in Role::ALL {
-            assert!(allowed(proved, None).is_err());
             for asked in Role::ALL {
+                let same = proved == asked && proved != Role::Coordinator;
                 let lesser = (proved, asked) == (Role::Admin, Role::User);
-                let expect = proved == asked || lesser;
-                assert_eq!(
-                    allowed(proved, Some(asked)).is_ok(),
-                    expect,
-                    "{proved} as {asked}"
-                );
+                let mut peer = Peer::local(proved, "p");
+                let got = check(&mut peer, may_be(proved), Hello::new(asked, "p"));
+                assert_eq!(got.is_ok(), same || lesser, "{proved} as {asked}");
+                assert_eq!(peer.role, if got.is_ok() { asked } else { proved });
             }
         }
+    }
+
+    #[test]
+    fn a_hello_without_role_is_refused() {
+        let hello = Hello {
+            role: None,
+            ..Hello::new(Role::Agent, "p")
+        };
+        let mut peer = Peer::local(Role::Agent, "p");
+        assert!(check(&mut peer, may_be(Role::Agent), hello).is_err());
     }
 }

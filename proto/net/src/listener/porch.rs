@@ -7,7 +7,7 @@
 use std::{sync::Arc, time::Duration};
 
 use fleetpool_proto::{
-    Message as _,
+    Message as _, Role,
     join::{FromStranger, ToStranger},
     limits::{CONNECT_TIME_MAX, HANDSHAKES_MAX, JOIN_TIME_MAX, STRANGERS_MAX},
 };
@@ -103,22 +103,23 @@ impl Porch {
                     address,
                     key: Some(facts.key),
                 };
-                self.receive_known(Session {
+                let may_be = hello::may_be(peer.role);
+                let session = Session {
                     peer,
                     sender,
                     receiver,
-                })
-                .await;
+                };
+                self.receive_known(session, may_be).await;
             }
             // The handshake has read it before: this cannot fail here, and must not let anybody in if it does.
             Err(problem) => arrival.sender.close(&problem.to_string()),
         }
     }
 
-    /// Reads the Hello of a peer that is proved.
-    pub(super) async fn receive_known(&self, session: Session) {
+    /// Reads the Hello of a peer that is proved, and may be one of these.
+    pub(super) async fn receive_known(&self, session: Session, may_be: &[Role]) {
         let admit = |peer: &Peer| self.gatekeeper.admit(peer);
-        if let Some(incoming) = hello::receive(session, admit).await {
+        if let Some(incoming) = hello::receive(session, may_be, admit).await {
             // A coordinator that is too busy to look loses a peer that would not wait longer either.
             let _ = self.ready.send_timeout(incoming, CONNECT_TIME_MAX).await;
         }
