@@ -1,1 +1,14 @@
 //! The fleetpool coordinator: sessions, registry and timers around the scheduler.
+//!
+//! One task, behind [`Handle`], owns the scheduler ([`fleetpool_coordinator_core::CoordinatorCore`]) and every
+//! session; a reader task per session decodes what its peer says. [`start`] runs it inside any tokio runtime, for
+//! sessions that are brought to it ([`Handle::attach`]: embedded clusters).
+//!
+//! The coordinator never talks to a worker, never decides in a shell what the core should, and never lets one
+//! session wait for another.
+#![forbid(unsafe_code)]
+
+pub mod access;
+mod shell;
+
+pub use shell::{Handle, Options, Refused, Ticket, start};

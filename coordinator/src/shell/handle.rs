@@ -1,0 +1,185 @@
+//! The way to the owning task, for those who bring sessions.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use fleetpool_coordinator_core as core;
+use fleetpool_net::{Peer, Session};
+use fleetpool_proto::{
+    ClientId, HostId, PoolId,
+    limits::LEASE,
+    version::{Hello, Welcome},
+};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{
+    owner::{Input, Owner},
+    sessions::Place,
+};
+use crate::access::Access;
+
+/// Inputs that wait for the owning task before those who bring them wait.
+const INBOX_MAX: usize = 1024;
+
+/// What a coordinator may be told differently.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Name of the cluster.
+    pub cluster: String,
+    /// Starts of this coordinator so far: keeps ids of its lives apart.
+    pub epoch: u64,
+    /// How long an agent may use its slots after it sent the renewal that was answered.
+    pub lease: Duration,
+    /// After this long without a word from a host, tasks that may not be rerun are given up as `Unknown`.
+    pub lost_after: Duration,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            cluster: "local".to_owned(),
+            epoch: 1,
+            lease: LEASE,
+            lost_after: core::Options::default().lost_after,
+        }
+    }
+}
+
+impl Options {
+    pub(crate) fn for_core(&self) -> core::Options {
+        core::Options {
+            lease: self.lease,
+            lost_after: self.lost_after,
+            ..core::Options::default()
+        }
+    }
+}
+
+/// Why a peer is sent away: a sentence for it that says what to do.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason}")]
+pub struct Refused {
+    /// The sentence.
+    pub reason: String,
+}
+
+/// A peer's admission: what it is to be told, before its session is handed in.
+#[derive(Debug)]
+pub struct Ticket {
+    /// For the peer.
+    pub welcome: Welcome,
+    pub(crate) place: Place,
+}
+
+/// Runs a coordinator on the current tokio runtime, without listening: sessions are brought to it.
+#[must_use]
+pub fn start(options: Options) -> Handle {
+    start_with(options, None)
+}
+
+/// [`start`], with a registry and tokens to answer questions about.
+pub(crate) fn start_with(options: Options, access: Option<Arc<Access>>) -> Handle {
+    let (inbox, inputs) = mpsc::channel(INBOX_MAX);
+    let owner = Owner::new(options, access, inbox.downgrade());
+    tokio::spawn(owner.run(inputs));
+    Handle { inbox }
+}
+
+/// Reaches a running coordinator. It runs until the last handle is dropped and the last session has ended, or until
+/// [`Handle::stop`].
+#[derive(Clone, Debug)]
+pub struct Handle {
+    inbox: mpsc::Sender<Input>,
+}
+
+impl Handle {
+    /// Serves a session of a peer that is in this process and knows it; what a remote one is told goes through
+    /// [`Handle::admit`] and [`Handle::serve`].
+    ///
+    /// # Errors
+    /// When the peer is sent away.
+    pub async fn attach(&self, session: Session, hello: Hello) -> Result<Welcome, Refused> {
+        let ticket = self.admit(session.peer.clone(), hello).await?;
+        let welcome = ticket.welcome.clone();
+        self.serve(ticket, session).await;
+        Ok(welcome)
+    }
+
+    /// Finds a place for an authenticated peer. Nothing is held for it until its session is handed in.
+    ///
+    /// # Errors
+    /// When the peer is sent away.
+    pub async fn admit(&self, peer: Peer, hello: Hello) -> Result<Ticket, Refused> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Input::Admit { peer, hello, reply }).await;
+        answer.await.unwrap_or_else(|_| Err(stopped()))
+    }
+
+    /// Serves the session of a peer that has its welcome.
+    pub async fn serve(&self, ticket: Ticket, session: Session) {
+        let place = ticket.place;
+        let inbox = self.inbox.clone();
+        self.send(Input::Open {
+            place,
+            session,
+            inbox,
+        })
+        .await;
+    }
+
+    /// Closes every session of that identity, with this reason. The registry must not let it in again by then.
+    pub async fn expel(&self, identity: &str, reason: &str) {
+        let (identity, reason) = (identity.to_owned(), reason.to_owned());
+        self.send(Input::Expel { identity, reason }).await;
+    }
+
+    /// How often each event came and each action was taken, by name.
+    pub async fn counters(&self) -> BTreeMap<String, u64> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Input::Counters { reply }).await;
+        answer.await.unwrap_or_default()
+    }
+
+    /// Tells every peer goodbye and ends; returns when that has been done.
+    pub async fn stop(&self, reason: &str) {
+        let (done, ended) = oneshot::channel();
+        let reason = reason.to_owned();
+        self.send(Input::Stop { reason, done }).await;
+        // An error says that it had stopped before.
+        ended.await.ok();
+    }
+
+    async fn send(&self, input: Input) {
+        // A coordinator that has stopped takes nothing; whoever waits for an answer sees that it never comes.
+        self.inbox.send(input).await.ok();
+    }
+}
+
+fn stopped() -> Refused {
+    Refused {
+        reason: "the coordinator is stopping: try again when it is back".to_owned(),
+    }
+}
+
+/// First id of a client in the coordinator's life of that number: ids of two lives differ.
+pub(crate) fn first_client(epoch: u64) -> u64 {
+    (epoch.saturating_sub(1) << 26) + 1
+}
+
+/// Pool numbers that a client may use: from its first, this many.
+pub(crate) const POOLS_PER_CLIENT: u64 = 1 << 16;
+
+/// First pool number of a client. Stays below 2^53, where programs that read JSON lose digits, for 2,048 starts of
+/// 67 million clients each.
+pub(crate) fn pools_from(client: ClientId) -> PoolId {
+    PoolId(client.0 * POOLS_PER_CLIENT)
+}
+
+/// What an agent is told.
+pub(crate) fn agent_welcome(base: Welcome, host: HostId, lease: Duration) -> Welcome {
+    let lease_ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
+    Welcome {
+        host,
+        lease_ms,
+        ..base
+    }
+}

@@ -1,0 +1,14 @@
+//! The task that owns the scheduler and the sessions, and the ways to it.
+
+mod clock;
+mod content;
+mod counters;
+mod handle;
+mod names;
+mod outbound;
+mod owner;
+mod queries;
+mod reader;
+mod sessions;
+
+pub use handle::{Handle, Options, Refused, Ticket, start};

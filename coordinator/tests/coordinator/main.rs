@@ -1,0 +1,4 @@
+//! The coordinator from outside: scripted peers, in this process and over loopback.
+
+mod sessions;
+mod support;
