@@ -1,5 +1,6 @@
 //! Which task goes to which slot, and what leaves before the next action is taken.
 
+use bytes::Bytes;
 use fleetpool_proto::{
     HostId, Payloads, PoolId, Timestamp,
     limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX},
@@ -12,7 +13,7 @@ use crate::{
     outbox::Outbox,
     placement::retract,
     pool::Pool,
-    queue::Pending,
+    queue::{Pending, Queue},
 };
 
 /// Bytes of arguments that a host is sent ahead of its slots.
@@ -135,7 +136,7 @@ impl CoordinatorCore {
     fn send_batch(
         &mut self,
         pool: PoolId,
-        (rows, payloads): (Vec<ResultRow>, Vec<bytes::Bytes>),
+        (rows, payloads): (Vec<ResultRow>, Vec<Bytes>),
         bytes: usize,
     ) {
         let Some(found) = self.pools.get_mut(&pool) else {
@@ -208,8 +209,8 @@ fn feed_pinned(pool: &mut Pool, hosts: &Hosts, outbox: &mut Outbox, now: Timesta
         let idle = pool.idle.contains(&id);
         let count = pool.shares.get(&id).map_or(0, |share| share.idle());
         if let Some(host) = hosts.get(&id).filter(|_| idle) {
-            grant(pool, id, host, outbox, now, count, |pool| {
-                pool.queue.pop_pinned(id)
+            grant(pool, id, host, outbox, now, count, |queue| {
+                queue.pop_pinned(id)
             });
         }
     }
@@ -222,7 +223,7 @@ fn feed_idle(pool: &mut Pool, hosts: &Hosts, outbox: &mut Outbox, now: Timestamp
     for id in idle {
         let count = pool.shares.get(&id).map_or(0, |share| share.idle());
         if let Some(host) = hosts.get(&id) {
-            grant(pool, id, host, outbox, now, count, |pool| pool.queue.pop());
+            grant(pool, id, host, outbox, now, count, Queue::pop);
         }
     }
 }
@@ -252,7 +253,7 @@ fn feed_ahead(pool: &mut Pool, hosts: &Hosts, outbox: &mut Outbox, now: Timestam
             .depth(share, host.rtt)
             .saturating_sub(share.tasks.len());
         let count = missing.min(guided);
-        grant(pool, id, host, outbox, now, count, |pool| pool.queue.pop());
+        grant(pool, id, host, outbox, now, count, Queue::pop);
     }
 }
 
@@ -264,77 +265,83 @@ fn grant(
     outbox: &mut Outbox,
     now: Timestamp,
     count: usize,
-    mut pop: impl FnMut(&mut Pool) -> Option<Pending>,
-) {
-    let mut batch: (Vec<GrantRow>, Vec<bytes::Bytes>) = (Vec::new(), Vec::new());
-    let mut bytes = 0;
-    for _ in 0..count {
-        let ahead = pool
-            .shares
-            .get(&id)
-            .is_none_or(|share| share.bytes > AHEAD_BYTES_MAX && share.idle() == 0);
-        if ahead {
-            break;
-        }
-        let Some(mut task) = pop(pool) else { break };
-        task.tries.attempt = task.tries.attempt.next();
-        if batch.0.len() >= BATCH_TASKS_MAX || bytes + task.payload.len() > BATCH_BYTES_MAX {
-            send_grant(pool.id, id, host, outbox, std::mem::take(&mut batch));
-            bytes = 0;
-        }
-        bytes += task.payload.len();
-        define(pool, id, host, outbox, task.spec);
-        batch.0.push(GrantRow {
-            index: task.index,
-            attempt: task.tries.attempt,
-            spec: task.spec,
-        });
-        batch.1.push(task.payload.clone());
-        pool.granted += 1;
-        if let Some(share) = pool.shares.get_mut(&id) {
-            share.grant(task, now);
-        }
-    }
-    send_grant(pool.id, id, host, outbox, batch);
-    pool.reindex(id, host);
-}
-
-fn send_grant(
-    pool: PoolId,
-    id: HostId,
-    host: &Host,
-    outbox: &mut Outbox,
-    (rows, payloads): (Vec<GrantRow>, Vec<bytes::Bytes>),
-) {
-    if rows.is_empty() {
-        return;
-    }
-    let payloads = Payloads::from(payloads);
-    let message = ToAgent::Grant {
-        pool,
-        rows,
-        payloads,
-    };
-    outbox.agent(id, host, message);
-}
-
-/// Tells a host what its next tasks have in common, once.
-fn define(
-    pool: &mut Pool,
-    id: HostId,
-    host: &Host,
-    outbox: &mut Outbox,
-    spec: fleetpool_proto::SpecId,
+    pop: impl Fn(&mut Queue) -> Option<Pending>,
 ) {
     let Some(share) = pool.shares.get_mut(&id) else {
         return;
     };
-    if !share.specs_sent.insert(spec) {
-        return;
+    let mut batch = Batch::new(pool.id, id);
+    for _ in 0..count {
+        if share.bytes > AHEAD_BYTES_MAX && share.idle() == 0 {
+            break;
+        }
+        let Some(mut task) = pop(&mut pool.queue) else {
+            break;
+        };
+        task.tries.attempt = task.tries.attempt.next();
+        if share.specs_sent.insert(task.spec) {
+            batch.send(host, outbox);
+            let body = pool.specs.get(&task.spec).cloned().unwrap_or_default();
+            let (pool, spec) = (pool.id, task.spec);
+            outbox.agent(id, host, ToAgent::Define { pool, spec, body });
+        }
+        if batch.is_full(task.payload.len()) {
+            batch.send(host, outbox);
+        }
+        batch.push(&task);
+        pool.granted += 1;
+        share.grant(task, now);
     }
-    let body = pool.specs.get(&spec).cloned().unwrap_or_default();
-    let pool = pool.id;
-    outbox.agent(id, host, ToAgent::Define { pool, spec, body });
+    batch.send(host, outbox);
+    pool.reindex(id, host);
+}
+
+/// Tasks that leave for a host in one message.
+struct Batch {
+    pool: PoolId,
+    host: HostId,
+    rows: Vec<GrantRow>,
+    payloads: Vec<Bytes>,
+    bytes: usize,
+}
+
+impl Batch {
+    fn new(pool: PoolId, host: HostId) -> Self {
+        Self {
+            pool,
+            host,
+            rows: Vec::new(),
+            payloads: Vec::new(),
+            bytes: 0,
+        }
+    }
+
+    fn is_full(&self, more: usize) -> bool {
+        self.rows.len() >= BATCH_TASKS_MAX || self.bytes + more > BATCH_BYTES_MAX
+    }
+
+    fn push(&mut self, task: &Pending) {
+        self.bytes += task.payload.len();
+        self.rows.push(GrantRow {
+            index: task.index,
+            attempt: task.tries.attempt,
+            spec: task.spec,
+        });
+        self.payloads.push(task.payload.clone());
+    }
+
+    fn send(&mut self, host: &Host, outbox: &mut Outbox) {
+        if self.rows.is_empty() {
+            return;
+        }
+        self.bytes = 0;
+        let message = ToAgent::Grant {
+            pool: self.pool,
+            rows: std::mem::take(&mut self.rows),
+            payloads: Payloads::from(std::mem::take(&mut self.payloads)),
+        };
+        outbox.agent(self.host, host, message);
+    }
 }
 
 /// Takes tasks from hosts that have them in stock, when slots stand idle elsewhere and nothing waits here (G2).

@@ -37,10 +37,11 @@ pub(crate) fn settle_reports(
     checks_attempts: bool,
 ) {
     let (mut run_us, mut learned) = (0, 0);
+    let Some(share) = pool.shares.get_mut(&id) else {
+        return;
+    };
+    let mut ended = Vec::with_capacity(rows.len());
     for (row, payload) in rows.into_iter().zip(payloads) {
-        let Some(share) = pool.shares.get_mut(&id) else {
-            return;
-        };
         let current = share.tasks.get(&row.index);
         if !current.is_some_and(|task| task.tries.attempt == row.attempt || !checks_attempts) {
             continue;
@@ -49,9 +50,11 @@ pub(crate) fn settle_reports(
             run_us += row.run_us;
             learned += 1;
         }
-        if let Some(task) = take(pool, id, row.index) {
-            end_attempt(pool, id, task, row, payload, now);
-        }
+        ended.extend(share.take(row.index).map(|task| (task, row, payload)));
+    }
+    pool.granted -= ended.len() as u64;
+    for (task, row, payload) in ended {
+        end_attempt(pool, id, task, row, payload, now);
     }
     pool.learn_run_time(run_us, learned);
 }
