@@ -1,1 +1,32 @@
 //! The fleetpool agent: link, spawner, keepers, workers and output around its core.
+//!
+//! ```text
+//!            ┌────────────────────── agent (one process, tokio) ──────────────────────┐
+//! coordinator ◀─session─▶ shell + core ◀─orders, events─▶ a task a worker             │
+//!            └──────────────│──────────────────────────────────│──────────────────────┘
+//!                        spawner ──fork──▶ keeper (one a worker) ◀─socket─┘
+//!                                            └─▶ a process a command, or one worker
+//! ```
+//! The agent decides (in its core) and talks; the spawner forks; a keeper starts, watches and ends processes, and
+//! nothing that a task starts escapes it. Agent gone: everything below is ended. Keeper gone: the spawner ends what
+//! was below it. Spawner gone: the agent ends every keeper and starts another.
+#![deny(unsafe_code)]
+
+mod clock;
+mod content;
+mod facts;
+mod keeper;
+mod lines;
+mod link;
+mod options;
+mod output;
+mod shell;
+pub mod spawner;
+mod state;
+mod tree;
+mod wire;
+mod workers;
+
+pub use link::Link;
+pub use options::{Error, Options};
+pub use shell::run;

@@ -1,0 +1,202 @@
+//! What an agent and its keepers say to each other: inline frames over their socket. Both ends are always of
+//! one build.
+
+use std::path::PathBuf;
+
+use bytes::Bytes;
+use fleetpool_proto::{AttemptId, Message, Outcome, Payloads, SpecId, message::Stream, pool::Spec};
+use serde::{Deserialize, Serialize};
+
+/// What an agent tells a keeper.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum ToKeeper {
+    /// First: where this is.
+    Place(Place),
+    /// Start this program as a worker, on the descriptors that came with the keeper's own; once, instead of `Run`.
+    Work {
+        /// The program.
+        program: PathBuf,
+    },
+    /// What commands to come have in common.
+    Define {
+        /// Number of the specification.
+        spec: SpecId,
+        /// What it says.
+        body: Box<Spec>,
+    },
+    /// A command to run, behind those that the keeper has.
+    Run {
+        /// The attempt.
+        attempt: AttemptId,
+        /// What it has in common with others.
+        spec: SpecId,
+        /// One item: a `CommandTask`.
+        payloads: Payloads,
+    },
+    /// Give back up to `count` commands not yet begun, the last first; answered by `GivenBack`.
+    GiveBack {
+        /// Most to give back.
+        count: u32,
+    },
+    /// End this command's whole tree, if it still runs.
+    Kill {
+        /// Which.
+        attempt: AttemptId,
+        /// Milliseconds between TERM and KILL.
+        grace_ms: u32,
+    },
+    /// End whatever runs, with its whole tree, forget the rest, and end.
+    End {
+        /// Milliseconds between TERM and KILL.
+        grace_ms: u32,
+    },
+    /// End when the commands at hand have ended (of a worker: when it has).
+    Stop,
+}
+
+/// Where a keeper's processes run, and what all of them are given.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Place {
+    /// The host's name.
+    pub(crate) host: String,
+    /// The slot, counted from 1.
+    pub(crate) slot: u32,
+    /// The pool's number.
+    pub(crate) pool: u64,
+    /// Processors that are a slot's share.
+    pub(crate) threads: u32,
+    /// The pool's variables, on top of the agent's own.
+    pub(crate) env: Vec<(String, Option<String>)>,
+    /// The pool's folder.
+    pub(crate) cwd: Option<String>,
+}
+
+/// What a keeper tells its agent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum FromKeeper {
+    /// It is there.
+    Ready {
+        /// Its process.
+        pid: u32,
+    },
+    /// A command began a while ago and still runs.
+    Running {
+        /// Which.
+        attempt: AttemptId,
+        /// Its process.
+        pid: u32,
+    },
+    /// A command printed something: whole lines, except at its end and in over-long lines.
+    Printed {
+        /// Which.
+        attempt: AttemptId,
+        /// Its process.
+        pid: u32,
+        /// Where.
+        stream: Stream,
+        /// One item.
+        payloads: Payloads,
+    },
+    /// A command has ended, and nothing is left of its tree but what may be.
+    Ended {
+        /// How.
+        end: TaskEnd,
+        /// One item: a `CommandEnd`, or a `Loss`.
+        payloads: Payloads,
+    },
+    /// These commands will not be run by this keeper.
+    GivenBack {
+        /// Which.
+        attempts: Vec<AttemptId>,
+    },
+    /// The worker's process runs.
+    WorkerStarted {
+        /// Its process.
+        pid: u32,
+    },
+    /// The worker could not be started; the keeper ends.
+    WorkerNotStarted {
+        /// Why, for people.
+        reason: String,
+    },
+    /// The worker has ended, and nothing is left of its tree; the keeper ends.
+    WorkerEnded {
+        /// The status it exited with.
+        exit: Option<i32>,
+        /// The signal that ended it.
+        signal: Option<i32>,
+        /// The kernel took its memory.
+        out_of_memory: bool,
+        /// Its largest resident memory, in KiB.
+        memory_kib_peak: u64,
+    },
+}
+
+/// How a command ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TaskEnd {
+    /// Which.
+    pub(crate) attempt: AttemptId,
+    /// How.
+    pub(crate) outcome: Outcome,
+    /// Its process; 0 when it never had one.
+    pub(crate) pid: u32,
+    /// When it began, in microseconds since 1970; 0 when it never did.
+    pub(crate) started_us: u64,
+    /// How long it ran, in microseconds.
+    pub(crate) run_us: u64,
+}
+
+impl Message for ToKeeper {
+    fn payloads(&mut self) -> Option<&mut Payloads> {
+        match self {
+            Self::Run { payloads, .. } => Some(payloads),
+            _ => None,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Place(_) => "place",
+            Self::Work { .. } => "work",
+            Self::Define { .. } => "define",
+            Self::Run { .. } => "run",
+            Self::GiveBack { .. } => "give_back",
+            Self::Kill { .. } => "kill",
+            Self::End { .. } => "end",
+            Self::Stop => "stop",
+        }
+    }
+}
+
+impl Message for FromKeeper {
+    fn payloads(&mut self) -> Option<&mut Payloads> {
+        match self {
+            Self::Printed { payloads, .. } | Self::Ended { payloads, .. } => Some(payloads),
+            _ => None,
+        }
+    }
+
+    fn name(&self) -> &'static str {
+        match self {
+            Self::Ready { .. } => "ready",
+            Self::Running { .. } => "running",
+            Self::Printed { .. } => "printed",
+            Self::Ended { .. } => "ended",
+            Self::GivenBack { .. } => "given_back",
+            Self::WorkerStarted { .. } => "worker_started",
+            Self::WorkerNotStarted { .. } => "worker_not_started",
+            Self::WorkerEnded { .. } => "worker_ended",
+        }
+    }
+}
+
+/// The one payload of a message, as its only item.
+pub(crate) fn one(bytes: impl Into<Bytes>) -> Payloads {
+    Payloads::from(vec![bytes.into()])
+}
+
+/// The one payload of a message; empty when it has none.
+pub(crate) fn only(payloads: Payloads) -> Bytes {
+    payloads.into_items().into_iter().next().unwrap_or_default()
+}

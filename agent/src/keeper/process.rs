@@ -1,0 +1,495 @@
+//! The keeper process: one slot's commands, or its worker, and every process below.
+//!
+//! It talks to its agent over one socket and to nobody else. It owns everything below it: what a task starts
+//! cannot leave, since the keeper is a subreaper. It is one thread in one poll loop, and must never block
+//! elsewhere, nor report a task's end while anything of that task lives that may not.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    io,
+    os::fd::{AsFd as _, OwnedFd},
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use fleetpool_proto::{AttemptId, Outcome, SpecId, frame::encode_header, outcome::Loss};
+use nix::{
+    errno::Errno,
+    poll::{PollFd, PollFlags},
+    sys::{prctl, signalfd::SignalFd},
+    unistd::Pid,
+};
+
+use super::{
+    channel::Channel,
+    ending::Tree,
+    environment::Environment,
+    launch::{Launch, Launcher},
+    memory::MemoryWatch,
+    message::{FromKeeper, Place, ToKeeper, one, only},
+    pipe::{self, READ_BYTES},
+    task::{PACE, Recipe, Task, never_ran},
+};
+use crate::{
+    spawner::{
+        child_signals, is_ready,
+        sys::{self, Reaped},
+        wait_for,
+    },
+    tree,
+};
+
+/// A keeper exits with this when what lives below it was left there on purpose; its spawner then lets it live.
+pub(crate) const STATUS_LEFT_CHILDREN: i32 = 75;
+/// The descriptor at which a worker finds its socket.
+const WORKER_FD: i32 = 3;
+/// Reads of less than this are worth waiting for more.
+const FLOOD_BYTES: usize = READ_BYTES / 4;
+
+/// Is a keeper until its agent lets it end or goes away; the status to exit with. The first descriptor is its
+/// socket, the others a worker's socket, stdout and stderr.
+pub(crate) fn run(mut descriptors: Vec<OwnedFd>) -> i32 {
+    let socket = descriptors.remove(0);
+    let served = Keeper::new(socket, descriptors).and_then(Keeper::serve);
+    served.unwrap_or_else(|error| {
+        tracing::error!(%error, "a keeper cannot go on");
+        1
+    })
+}
+
+struct Keeper {
+    channel: Channel,
+    children: SignalFd,
+    /// A worker's descriptors until it is started.
+    descriptors: Vec<OwnedFd>,
+    place: Place,
+    launcher: Launcher,
+    recipes: BTreeMap<SpecId, Result<Recipe, String>>,
+    waiting: VecDeque<Waiting>,
+    job: Job,
+    /// What earlier tasks were allowed to leave behind.
+    left: BTreeSet<Pid>,
+    ending: Ending,
+    memory: MemoryWatch,
+    scratch: Vec<u8>,
+}
+
+struct Waiting {
+    attempt: AttemptId,
+    spec: SpecId,
+    argument: Bytes,
+}
+
+enum Job {
+    None,
+    Task(Box<Task>),
+    Worker(Tree),
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ending {
+    No,
+    /// When what it has is done.
+    Soon,
+    /// When what runs is killed; its end interests nobody.
+    Now,
+}
+
+/// What woke the keeper.
+struct Awake {
+    channel: bool,
+    children: bool,
+    pipes: [bool; 2],
+}
+
+impl Keeper {
+    fn new(socket: OwnedFd, descriptors: Vec<OwnedFd>) -> io::Result<Self> {
+        prctl::set_child_subreaper(true)?;
+        let _ = prctl::set_name(c"fleetpool-keep");
+        let mut channel = Channel::new(socket);
+        let pid = std::process::id();
+        channel.put(FromKeeper::Ready { pid });
+        Ok(Self {
+            channel,
+            children: child_signals()?,
+            descriptors,
+            place: Place::default(),
+            launcher: Launcher::new(String::new())?,
+            recipes: BTreeMap::new(),
+            waiting: VecDeque::new(),
+            job: Job::None,
+            left: BTreeSet::new(),
+            ending: Ending::No,
+            memory: MemoryWatch::new(),
+            scratch: vec![0; READ_BYTES],
+        })
+    }
+
+    fn serve(mut self) -> io::Result<i32> {
+        loop {
+            self.channel.flush();
+            if self.is_over() {
+                return Ok(if self.left.is_empty() {
+                    0
+                } else {
+                    STATUS_LEFT_CHILDREN
+                });
+            }
+            let awake = self.wait()?;
+            if awake.channel {
+                self.hear()?;
+            }
+            self.read_output(awake.pipes);
+            if awake.children {
+                let _ = self.children.read_signal();
+            }
+            self.look_after(awake.children);
+            self.begin();
+        }
+    }
+
+    /// Whether everything is done and said.
+    fn is_over(&self) -> bool {
+        self.ending != Ending::No
+            && matches!(self.job, Job::None)
+            && self.waiting.is_empty()
+            && !self.channel.is_behind()
+    }
+
+    /// One poll: the socket, ended children, and the output of a task once it has run for a while.
+    fn wait(&self) -> nix::Result<Awake> {
+        let now = Instant::now();
+        let writing = if self.channel.is_behind() {
+            PollFlags::POLLOUT
+        } else {
+            PollFlags::empty()
+        };
+        let listening = if self.channel.is_ended() {
+            PollFlags::empty()
+        } else {
+            PollFlags::POLLIN
+        };
+        let mut fds = vec![
+            PollFd::new(self.children.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.channel.as_fd(), listening | writing),
+        ];
+        if self.channel.is_ended() {
+            fds.pop();
+        }
+        let first_pipe = fds.len();
+        if let Job::Task(task) = &self.job
+            && task.read_at <= now
+            && !self.channel.is_full()
+        {
+            fds.extend(
+                task.pipes
+                    .each_ref()
+                    .map(|pipe| PollFd::new(pipe.reader(), PollFlags::POLLIN)),
+            );
+        }
+        wait_for(
+            &mut fds,
+            self.due(now).map(|due| due.saturating_duration_since(now)),
+        )?;
+        let ready = |index: usize| fds.get(index).is_some_and(is_ready);
+        Ok(Awake {
+            children: ready(0),
+            channel: first_pipe == 2 && ready(1),
+            pipes: [ready(first_pipe), ready(first_pipe + 1)],
+        })
+    }
+
+    /// When to wake up, if nothing happens before.
+    fn due(&self, now: Instant) -> Option<Instant> {
+        let read_at = match &self.job {
+            Job::Task(task) => Some(task.read_at).filter(|&at| at > now),
+            _ => None,
+        };
+        let tree = self.tree().and_then(Tree::due);
+        read_at.into_iter().chain(tree).min()
+    }
+
+    /// What runs below.
+    fn tree(&self) -> Option<&Tree> {
+        match &self.job {
+            Job::None => None,
+            Job::Worker(tree) => Some(tree),
+            Job::Task(task) => Some(&task.tree),
+        }
+    }
+
+    /// Takes in what the agent says.
+    fn hear(&mut self) -> io::Result<()> {
+        self.channel.fill();
+        while let Some(message) = self.channel.take()? {
+            self.on_message(message)?;
+        }
+        if self.channel.is_ended() {
+            self.end(Duration::ZERO);
+        }
+        Ok(())
+    }
+
+    fn on_message(&mut self, message: ToKeeper) -> io::Result<()> {
+        match message {
+            ToKeeper::Place(place) => {
+                self.launcher = Launcher::new(place.host.clone())?;
+                self.place = place;
+            }
+            ToKeeper::Work { program } => self.start_worker(program),
+            ToKeeper::Define { spec, body } => {
+                self.recipes.insert(spec, Recipe::new(&self.place, &body));
+            }
+            ToKeeper::Run {
+                attempt,
+                spec,
+                payloads,
+            } => self.waiting.push_back(Waiting {
+                attempt,
+                spec,
+                argument: only(payloads),
+            }),
+            ToKeeper::GiveBack { count } => self.give_back(count),
+            ToKeeper::Kill { attempt, grace_ms } => self.kill(attempt, grace(grace_ms)),
+            ToKeeper::End { grace_ms } => self.end(grace(grace_ms)),
+            ToKeeper::Stop if self.ending == Ending::No => self.ending = Ending::Soon,
+            ToKeeper::Stop => {}
+        }
+        Ok(())
+    }
+
+    /// Begins the next command when there is none, and reports those that cannot begin.
+    fn begin(&mut self) {
+        while matches!(self.job, Job::None)
+            && let Some(next) = self.waiting.pop_front()
+        {
+            match self.start_task(&next) {
+                Ok(task) => self.job = Job::Task(Box::new(task)),
+                Err(reason) => self.channel.put(FromKeeper::Ended {
+                    end: never_ran(next.attempt, Outcome::NotStarted),
+                    payloads: one(encode_header(&Loss::because(reason))),
+                }),
+            }
+        }
+    }
+
+    fn start_task(&mut self, next: &Waiting) -> Result<Task, String> {
+        let recipe = match self.recipes.get_mut(&next.spec) {
+            Some(Ok(recipe)) => recipe,
+            Some(Err(reason)) => return Err(reason.clone()),
+            None => {
+                return Err(format!(
+                    "nothing is known of its specification {}",
+                    next.spec
+                ));
+            }
+        };
+        Task::start(
+            next.attempt,
+            &next.argument,
+            &self.place,
+            recipe,
+            &mut self.launcher,
+        )
+    }
+
+    fn start_worker(&mut self, program: PathBuf) {
+        let descriptors = std::mem::take(&mut self.descriptors);
+        let reason = match self.spawn_worker(program, &descriptors) {
+            Ok(pid) => {
+                self.job = Job::Worker(Tree::new(pid));
+                let pid = pid.as_raw().unsigned_abs();
+                return self.channel.put(FromKeeper::WorkerStarted { pid });
+            }
+            Err(reason) => reason,
+        };
+        self.channel.put(FromKeeper::WorkerNotStarted { reason });
+        self.end(Duration::ZERO);
+    }
+
+    fn spawn_worker(&mut self, program: PathBuf, descriptors: &[OwnedFd]) -> Result<Pid, String> {
+        let [socket, stdout, stderr] = descriptors else {
+            return Err("its descriptors are missing".into());
+        };
+        let mut environment = Environment::new(std::env::vars_os(), &self.place, &self.place.env)?;
+        let program = std::ffi::CString::new(program.into_os_string().into_encoded_bytes())
+            .map_err(|_| "its program's path has a NUL byte in it")?;
+        self.launcher.start(&Launch {
+            argv: &[program],
+            path: Default::default(),
+            environment: environment.of_worker(WORKER_FD),
+            // The socket last: its number may be the one that another descriptor has here.
+            descriptors: &[
+                (stdout.as_fd(), 1),
+                (stderr.as_fd(), 2),
+                (socket.as_fd(), WORKER_FD),
+            ],
+            cwd: self.place.cwd.as_deref().map(AsRef::as_ref),
+        })
+    }
+
+    fn give_back(&mut self, count: u32) {
+        let keep = self.waiting.len().saturating_sub(count as usize);
+        let back = self.waiting.split_off(keep);
+        let attempts = back.into_iter().map(|waiting| waiting.attempt).collect();
+        self.channel.put(FromKeeper::GivenBack { attempts });
+    }
+
+    fn kill(&mut self, attempt: AttemptId, grace: Duration) {
+        match &mut self.job {
+            Job::Task(task) if task.attempt == attempt => {
+                task.tree.ask(Instant::now(), grace, &self.left);
+            }
+            _ => self.forget(attempt),
+        }
+    }
+
+    /// Ends a command that has not begun.
+    fn forget(&mut self, attempt: AttemptId) {
+        let before = self.waiting.len();
+        self.waiting.retain(|waiting| waiting.attempt != attempt);
+        if self.waiting.len() < before {
+            self.channel.put(FromKeeper::Ended {
+                end: never_ran(attempt, Outcome::Cancelled),
+                payloads: one(encode_header(&Loss::because("cancelled before it began"))),
+            });
+        }
+    }
+
+    fn end(&mut self, grace: Duration) {
+        self.ending = Ending::Now;
+        self.waiting.clear();
+        let tree = match &mut self.job {
+            Job::None => return,
+            Job::Task(task) => &mut task.tree,
+            Job::Worker(tree) => tree,
+        };
+        tree.ask(Instant::now(), grace, &self.left);
+    }
+
+    /// Reads the output that is there, and tells of a task that has run for a while.
+    fn read_output(&mut self, ready: [bool; 2]) {
+        let Job::Task(task) = &mut self.job else {
+            return;
+        };
+        let now = Instant::now();
+        if !task.known && now >= task.read_at {
+            task.known = true;
+            self.memory.look();
+            let (attempt, pid) = (task.attempt, task.pid());
+            self.channel.put(FromKeeper::Running { attempt, pid });
+        }
+        let (attempt, pid) = (task.attempt, task.pid());
+        let mut emit = |stream, bytes: Bytes| {
+            let payloads = one(bytes);
+            self.channel.put(FromKeeper::Printed {
+                attempt,
+                pid,
+                stream,
+                payloads,
+            });
+        };
+        let mut most = 0;
+        for (pipe, _) in task.pipes.iter_mut().zip(ready).filter(|(_, ready)| *ready) {
+            most = most.max(pipe.pull(&mut self.scratch, &mut emit));
+        }
+        if (1..FLOOD_BYTES).contains(&most) {
+            task.read_at = now + PACE;
+        }
+    }
+
+    /// Reaps what has ended, and takes the running task or worker on its way out.
+    fn look_after(&mut self, ended: bool) {
+        let now = Instant::now();
+        let due = self.tree().and_then(Tree::due);
+        if !ended && due.is_none_or(|due| due > now) {
+            return;
+        }
+        let alone = self.reap();
+        match &mut self.job {
+            Job::None => {}
+            Job::Worker(tree) => match tree.end {
+                Some(end) if alone => self.worker_ended(&end),
+                _ => tree.advance(now, &self.left),
+            },
+            Job::Task(task) => match task.tree.end {
+                Some(end) if alone => self.task_ended(&end),
+                Some(end) if task.leave_children && !task.tree.asked => {
+                    self.left.extend(tree::own_children());
+                    self.task_ended(&end);
+                }
+                _ => task.tree.advance(now, &self.left),
+            },
+        }
+    }
+
+    /// Takes every child that has ended; tells whether nothing lives below but what was left on purpose.
+    fn reap(&mut self) -> bool {
+        loop {
+            match sys::reap() {
+                Ok(Some(reaped)) => self.on_reaped(reaped),
+                Ok(None) if self.left.is_empty() => return false,
+                Ok(None) => {
+                    return tree::own_children()
+                        .iter()
+                        .all(|pid| self.left.contains(pid));
+                }
+                Err(Errno::EINTR) => {}
+                Err(_) => return true,
+            }
+        }
+    }
+
+    fn on_reaped(&mut self, reaped: Reaped) {
+        self.left.remove(&reaped.pid);
+        match &mut self.job {
+            Job::Task(task) if task.tree.main == reaped.pid => task.tree.end = Some(reaped),
+            Job::Worker(tree) if tree.main == reaped.pid => tree.end = Some(reaped),
+            _ => {}
+        }
+    }
+
+    fn task_ended(&mut self, end: &Reaped) {
+        let Job::Task(mut task) = std::mem::replace(&mut self.job, Job::None) else {
+            return;
+        };
+        let (attempt, pid) = (task.attempt, task.pid());
+        pipe::drain(
+            &mut task.pipes,
+            &mut self.scratch,
+            &mut |stream, bytes: Bytes| {
+                let payloads = one(bytes);
+                self.channel.put(FromKeeper::Printed {
+                    attempt,
+                    pid,
+                    stream,
+                    payloads,
+                });
+            },
+        );
+        if self.ending != Ending::Now {
+            let (end, payload) = task.report(end, &mut self.memory);
+            let payloads = one(payload);
+            self.channel.put(FromKeeper::Ended { end, payloads });
+        }
+    }
+
+    fn worker_ended(&mut self, end: &Reaped) {
+        let Job::Worker(tree) = std::mem::replace(&mut self.job, Job::None) else {
+            return;
+        };
+        let signal = std::os::unix::process::ExitStatusExt::signal(&end.status);
+        self.ending = Ending::Now;
+        self.channel.put(FromKeeper::WorkerEnded {
+            exit: end.status.code(),
+            signal,
+            out_of_memory: !tree.asked && signal == Some(libc::SIGKILL) && self.memory.was_taken(),
+            memory_kib_peak: end.memory_kib_peak,
+        });
+    }
+}
+
+fn grace(ms: u32) -> Duration {
+    Duration::from_millis(u64::from(ms))
+}

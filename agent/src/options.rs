@@ -1,0 +1,72 @@
+//! What an agent has to be told, and how it fails.
+
+use std::{io, path::PathBuf};
+
+use fleetpool_proto::pool::ContentHash;
+
+/// What an agent is.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// The host's name, unique in the fleet.
+    pub name: String,
+    /// Slots that it offers.
+    pub slots: u16,
+    /// Labels, sorted by key.
+    pub labels: Vec<(String, String)>,
+    /// The program that is started as the spawner; its `main` must begin with
+    /// [`run_if_asked`](crate::spawner::run_if_asked).
+    pub spawner: PathBuf,
+    /// Where programs that pools bring are kept. `None`: only local ones can be run.
+    pub cache_dir: Option<PathBuf>,
+    /// Programs of this host that pools may name, vouched for by the caller.
+    pub local_programs: Vec<(ContentHash, PathBuf)>,
+    /// Where the agent marks its life. Another agent of the same folder begins only when everything below this one
+    /// is gone, however it ended.
+    pub state_dir: Option<PathBuf>,
+}
+
+impl Options {
+    /// An agent that keeps nothing on disk.
+    #[must_use]
+    pub fn new(name: impl Into<String>, slots: u16, spawner: impl Into<PathBuf>) -> Self {
+        Self {
+            name: name.into(),
+            slots,
+            labels: Vec::new(),
+            spawner: spawner.into(),
+            cache_dir: None,
+            local_programs: Vec::new(),
+            state_dir: None,
+        }
+    }
+}
+
+/// Why an agent cannot go on.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The spawner cannot be started.
+    #[error("cannot start {program} as the spawner: {source}; without it no task can be run")]
+    Spawner {
+        /// The program.
+        program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The state folder cannot be used.
+    #[error(
+        "cannot use the state folder {folder}: {source}; make it writable for the agent's user, or name another"
+    )]
+    State {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The coordinator does not let this agent in, and never did.
+    #[error(transparent)]
+    Connect(#[from] Box<fleetpool_net::ConnectError>),
+    /// The only session there can be has ended.
+    #[error("{0}")]
+    Closed(#[from] fleetpool_net::Closed),
+}

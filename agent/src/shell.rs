@@ -1,0 +1,615 @@
+//! The shell around the core: hands it what happens, does what it says.
+//!
+//! One task owns the core, the session, and the handles on the spawner and the workers. It never decides about
+//! tasks, and never waits for anything while it holds something that another waits for: sessions, workers and
+//! the disk are all waited for in one place.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    fs::File,
+    future::pending,
+    io,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use fleetpool_agent_core::{Action, AgentCore, Event, TaskStart};
+use fleetpool_net::{Cause, Closed, ConnectError, Receiver, Session, TrySendError};
+use fleetpool_proto::{
+    Frame, Message as _, PoolId, SlotNo, Timestamp,
+    message::{FromAgent, Registration, ToAgent},
+    pool::{ContentHash, PoolOptions, Runtime},
+    version::Welcome,
+};
+use tokio::{net::UnixStream, sync::mpsc, task::JoinSet};
+
+use crate::{
+    clock, content,
+    content::{Need, Store},
+    facts,
+    keeper::message::Place,
+    link::{Dialler, Dialling, Link, Up},
+    options::{Error, Options},
+    output::{Outbound, Output},
+    spawner::Spawner,
+    workers::{Native, Order, Shared, Start, Told, Worker},
+};
+
+/// Things taken in before the core is asked what to do: what came together is answered together.
+const BATCH: usize = 256;
+/// Longest sleep. The runtime's clock stops while the machine sleeps and the core's does not, so a lease that
+/// ended meanwhile is noticed this much later at most.
+const NAP_MAX: Duration = Duration::from_secs(1);
+
+/// Is an agent until its link is over for good.
+///
+/// # Errors
+/// When it cannot begin, or its only session breaks.
+pub async fn run(options: Options, link: Link) -> Result<(), Error> {
+    let lock = match &options.state_dir {
+        Some(folder) => Some(crate::state::lock(folder).await?),
+        None => None,
+    };
+    let mut shell = Shell::new(options, lock)?;
+    match link {
+        Link::Session(session, welcome) => shell.link_up(*session, &welcome),
+        Link::Dial { address, identity } => {
+            let (name, seed) = (&shell.options.name, shell.facts.incarnation);
+            shell.dialler = Some(Dialler::new(address, identity, name, seed));
+        }
+    }
+    shell.serve().await
+}
+
+struct Shell {
+    options: Options,
+    facts: Registration,
+    core: AgentCore,
+    lock: Option<File>,
+    /// Readable when the spawner is gone.
+    spawner_gone: UnixStream,
+    shared: Shared,
+    inbox: mpsc::UnboundedReceiver<Told>,
+    workers: BTreeMap<SlotNo, Worker>,
+    link: Option<Up>,
+    /// How the link that is over ended.
+    ended: Option<Closed>,
+    dialler: Option<Dialler>,
+    dialling: Option<Dialling>,
+    outbox: VecDeque<Outbound>,
+    output: Output,
+    store: Store,
+    checks: JoinSet<Checked>,
+}
+
+/// Content that was looked for in the cache, or stored there.
+struct Checked {
+    hash: ContentHash,
+    outcome: Outcome,
+}
+
+enum Outcome {
+    Here(PathBuf),
+    Missing,
+    Failed(String),
+}
+
+/// What woke the shell.
+enum Woken {
+    Told(Option<Told>),
+    Frame(Result<Frame, Closed>),
+    Dialled(Box<Result<(Session, Welcome), ConnectError>>),
+    Room,
+    Checked(Checked),
+    SpawnerGone,
+    Time,
+}
+
+impl Shell {
+    fn new(options: Options, lock: Option<File>) -> Result<Self, Error> {
+        let output = Output::new();
+        let (told, inbox) = mpsc::unbounded_channel();
+        let (spawner, spawner_gone) = start_spawner(&options, lock.as_ref())?;
+        let shared = Shared {
+            spawner,
+            inbox: told,
+            room: output.room(),
+        };
+        let core = AgentCore::new(fleetpool_agent_core::Options {
+            slots: options.slots,
+        });
+        Ok(Self {
+            facts: facts::registration(&options),
+            core,
+            lock,
+            spawner_gone,
+            shared,
+            inbox,
+            workers: BTreeMap::new(),
+            link: None,
+            ended: None,
+            dialler: None,
+            dialling: None,
+            outbox: VecDeque::new(),
+            output,
+            store: Store::new(options.cache_dir.clone(), options.local_programs.clone()),
+            checks: JoinSet::new(),
+            options,
+        })
+    }
+
+    async fn serve(&mut self) -> Result<(), Error> {
+        loop {
+            self.act();
+            self.send();
+            if self.link.is_none() && self.dialling.is_none() {
+                let Some(dialler) = &mut self.dialler else {
+                    return self.how_it_ended();
+                };
+                self.dialling = Some(dialler.dial());
+            }
+            let woken = self.wait().await;
+            self.take_in(woken)?;
+        }
+    }
+
+    fn link_up(&mut self, session: Session, welcome: &Welcome) {
+        let registration = facts::registration_on(&self.facts, session.peer.carrier);
+        self.link = Some(Up {
+            sender: session.sender,
+            receiver: session.receiver,
+            registered: false,
+        });
+        self.tell(Event::LinkUp {
+            registration,
+            lease_ms: welcome.lease_ms,
+            now_us: clock::wall_us(),
+        });
+        for (hash, pool) in self.store.waiting().collect::<Vec<_>>() {
+            self.ask_for(hash, pool);
+        }
+    }
+
+    /// What the end of the only session means for the agent.
+    fn how_it_ended(&mut self) -> Result<(), Error> {
+        match self.ended.take() {
+            Some(closed) if closed.cause != Cause::Peer => Err(closed.into()),
+            _ => Ok(()),
+        }
+    }
+
+    fn link_down(&mut self, closed: Closed) {
+        tracing::info!(%closed, "the session is over");
+        self.link = None;
+        self.ended = Some(closed);
+        // What tasks printed is still to be told, to the next session.
+        self.outbox.retain(|outbound| outbound.room > 0);
+        self.tell(Event::LinkDown);
+    }
+
+    /// The one place where everything is waited for. Cancel-safe.
+    async fn wait(&mut self) -> Woken {
+        let timeout = self.core.poll_timeout();
+        let Self {
+            inbox,
+            link,
+            dialling,
+            checks,
+            outbox,
+            ..
+        } = self;
+        let (receiver, room) = match link {
+            Some(up) => (Some(&mut up.receiver), up.registered.then_some(&up.sender)),
+            None => (None, None),
+        };
+        tokio::select! {
+            biased;
+            told = inbox.recv() => Woken::Told(told),
+            frame = receive(receiver) => Woken::Frame(frame),
+            dialled = dialled(dialling) => Woken::Dialled(Box::new(dialled)),
+            () = has_room(room, outbox.front()) => Woken::Room,
+            Some(Ok(checked)) = checks.join_next() => Woken::Checked(checked),
+            _ = self.spawner_gone.readable() => Woken::SpawnerGone,
+            () = sleep_until(timeout) => Woken::Time,
+        }
+    }
+
+    /// Takes in what woke the shell, and what else is there by now.
+    fn take_in(&mut self, woken: Woken) -> Result<(), Error> {
+        match woken {
+            Woken::Told(told) => told.into_iter().for_each(|told| self.on_told(told)),
+            Woken::Frame(Ok(frame)) => self.on_frame(frame),
+            Woken::Frame(Err(closed)) => self.link_down(closed),
+            Woken::Dialled(dialled) => self.on_dialled(*dialled)?,
+            Woken::Room => self.on_room(),
+            Woken::Checked(checked) => self.on_checked(checked),
+            Woken::SpawnerGone => self.restart_spawner()?,
+            Woken::Time => self.tell(Event::Tick),
+        }
+        for _ in 0..BATCH {
+            let told = self.inbox.try_recv().ok();
+            let frame = self.link.as_mut().and_then(|up| up.receiver.try_recv());
+            if told.is_none() && frame.is_none() {
+                break;
+            }
+            told.into_iter().for_each(|told| self.on_told(told));
+            frame.into_iter().for_each(|frame| self.on_frame(frame));
+        }
+        Ok(())
+    }
+
+    /// Every event passes here.
+    fn tell(&mut self, event: Event) {
+        tracing::trace!(event = event.name());
+        self.core.handle(clock::now(), event);
+    }
+
+    fn on_told(&mut self, mut told: Told) {
+        self.output.add(&mut told);
+        for event in told.events {
+            if let Event::WorkerEnded {
+                slot, generation, ..
+            }
+            | Event::WorkerUnfit {
+                slot, generation, ..
+            } = &event
+                && self
+                    .workers
+                    .get(slot)
+                    .is_some_and(|worker| worker.generation == *generation)
+            {
+                self.workers.remove(slot);
+            }
+            self.tell(event);
+        }
+    }
+
+    fn on_frame(&mut self, frame: Frame) {
+        match ToAgent::from_frame(frame) {
+            Ok(ToAgent::Content { hash, payloads }) => {
+                let bytes = payloads.into_items().into_iter().next();
+                self.on_content(hash, bytes.unwrap_or_default());
+            }
+            Ok(message) => self.tell(Event::Message(message)),
+            Err(error) => {
+                self.drop_link(&format!("the coordinator sent what is no message: {error}"))
+            }
+        }
+    }
+
+    fn on_dialled(
+        &mut self,
+        dialled: Result<(Session, Welcome), ConnectError>,
+    ) -> Result<(), Error> {
+        self.dialling = None;
+        match dialled {
+            Ok((session, welcome)) => {
+                self.dialler.iter_mut().for_each(Dialler::on_session);
+                tracing::info!(peer = %session.peer, cluster = welcome.cluster, "there is a session");
+                self.link_up(session, &welcome);
+            }
+            Err(error) => {
+                let hopeless = self
+                    .dialler
+                    .as_mut()
+                    .is_none_or(|dialler| dialler.on_failure(&error));
+                if hopeless {
+                    return Err(Box::new(error).into());
+                }
+                tracing::warn!(%error, "no session; trying again");
+            }
+        }
+        Ok(())
+    }
+
+    /// Ends the session; the end is then received as any other.
+    fn drop_link(&mut self, reason: &str) {
+        if let Some(up) = &self.link {
+            tracing::warn!(reason, "dropping the session");
+            up.sender.close(reason);
+        }
+    }
+
+    /// Does everything that the core wants done.
+    fn act(&mut self) {
+        self.send_output();
+        while let Some(action) = self.core.poll_action() {
+            tracing::trace!(action = action.name());
+            self.perform(action);
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Send(message) => self.say(message),
+            Action::StartWorker {
+                slot,
+                generation,
+                pool,
+            } => self.start_worker(slot, generation, pool),
+            Action::Run {
+                slot,
+                generation,
+                tasks,
+            } => self.run_tasks(slot, generation, tasks),
+            Action::GiveBack {
+                slot,
+                generation,
+                count,
+            } => {
+                self.order(slot, generation, Order::GiveBack(count));
+            }
+            Action::KillTask {
+                slot,
+                generation,
+                attempt,
+                grace_ms,
+            } => {
+                self.order(slot, generation, Order::KillTask { attempt, grace_ms });
+            }
+            Action::KillWorker {
+                slot,
+                generation,
+                grace_ms,
+            } => {
+                self.order(slot, generation, Order::Kill { grace_ms });
+            }
+            Action::StopWorker { slot, generation } => self.order(slot, generation, Order::Stop),
+            Action::FetchProgram { pool } => self.fetch_program(pool),
+            Action::DropLink { reason } => self.drop_link(&reason),
+            Action::PoolClosed { pool } => self.store.forget(pool),
+        }
+    }
+
+    // The session.
+
+    fn say(&mut self, message: FromAgent) {
+        let Some(up) = &mut self.link else {
+            return;
+        };
+        let first = matches!(message, FromAgent::Register(_));
+        let outbound = Outbound {
+            frame: message.into_frame(),
+            room: 0,
+        };
+        if first {
+            // In front of what tasks printed while there was no session.
+            up.registered = true;
+            self.outbox.push_front(outbound);
+            self.send_output();
+        } else {
+            self.outbox.push_back(outbound);
+        }
+    }
+
+    /// Puts what tasks printed behind what is to be sent: so it goes before the reports of these tasks' ends.
+    fn send_output(&mut self) {
+        if self.link.as_ref().is_some_and(|up| up.registered) {
+            self.outbox.extend(self.output.take_frames());
+        }
+    }
+
+    /// Sends what the session takes now.
+    fn send(&mut self) {
+        let Some(up) = self.link.as_ref().filter(|up| up.registered) else {
+            return;
+        };
+        while let Some(Outbound { frame, room }) = self.outbox.pop_front() {
+            match up.sender.try_send(frame) {
+                Ok(()) => self.output.sent(room),
+                Err(TrySendError::Full(frame)) => {
+                    self.outbox.push_front(Outbound { frame, room });
+                    return;
+                }
+                // Its end is received in its turn; what is lost here is repeated to the next session.
+                Err(TrySendError::Closed(_)) => self.output.sent(room),
+            }
+        }
+    }
+
+    /// The frame at the front has been sent while the shell waited.
+    fn on_room(&mut self) {
+        if let Some(outbound) = self.outbox.pop_front() {
+            self.output.sent(outbound.room);
+        }
+    }
+
+    // Workers.
+
+    fn start_worker(&mut self, slot: SlotNo, generation: u64, pool: PoolId) {
+        let Some(options) = self.core.pool_options(pool) else {
+            return;
+        };
+        let start = Start {
+            slot,
+            generation,
+            place: self.place(slot, pool, options),
+            native: native(options, &self.store),
+        };
+        self.workers
+            .insert(slot, Worker::start(start, &self.shared));
+    }
+
+    fn place(&self, slot: SlotNo, pool: PoolId, options: &PoolOptions) -> Place {
+        Place {
+            host: self.options.name.clone(),
+            slot: u32::from(slot.0) + 1,
+            pool: pool.0,
+            threads: (self.facts.cpus / u32::from(self.options.slots.max(1))).max(1),
+            env: options.env.clone(),
+            cwd: options.cwd.clone(),
+        }
+    }
+
+    fn run_tasks(&mut self, slot: SlotNo, generation: u64, tasks: Vec<TaskStart>) {
+        let Some(pool) = tasks.first().map(|task| task.attempt.task.pool) else {
+            return;
+        };
+        let worker = self.workers.get_mut(&slot);
+        if let Some(worker) = worker.filter(|worker| worker.generation == generation) {
+            worker.run(tasks, |spec| self.core.spec(pool, spec).cloned());
+        }
+    }
+
+    fn order(&mut self, slot: SlotNo, generation: u64, order: Order) {
+        let worker = self.workers.get(&slot);
+        if let Some(worker) = worker.filter(|worker| worker.generation == generation) {
+            worker.order(order);
+        }
+    }
+
+    /// The spawner has died: its keepers cannot be trusted to be buried, so all of them go, and another takes over.
+    fn restart_spawner(&mut self) -> Result<(), Error> {
+        tracing::error!("the spawner is gone: its workers are ended, another one is started");
+        for worker in self.workers.values() {
+            worker.order(Order::Kill { grace_ms: 0 });
+        }
+        (self.shared.spawner, self.spawner_gone) =
+            start_spawner(&self.options, self.lock.as_ref())?;
+        Ok(())
+    }
+
+    // Programs.
+
+    fn fetch_program(&mut self, pool: PoolId) {
+        let Some(PoolOptions {
+            runtime: Runtime::Native { program, .. },
+            ..
+        }) = self.core.pool_options(pool)
+        else {
+            return;
+        };
+        let hash = *program;
+        match (self.store.need(pool, hash), self.store.place(hash)) {
+            (Need::Here, _) => self.tell(Event::Content { pool, error: None }),
+            (Need::Wait, _) => {}
+            (Need::Check, Some(path)) => {
+                let outcome = move || match content::is_sound(&path, hash) {
+                    true => Outcome::Here(path),
+                    false => Outcome::Missing,
+                };
+                self.checks.spawn_blocking(move || Checked {
+                    hash,
+                    outcome: outcome(),
+                });
+            }
+            (Need::Check, None) => self.content_failed(hash, NO_CACHE),
+        }
+    }
+
+    fn on_content(&mut self, hash: ContentHash, bytes: Bytes) {
+        match self.store.place(hash) {
+            _ if bytes.is_empty() => {
+                self.content_failed(hash, "nobody has it any more; start the program again")
+            }
+            None => self.content_failed(hash, NO_CACHE),
+            Some(path) => {
+                let outcome = move || match content::store(&path, hash, &bytes) {
+                    Ok(()) => Outcome::Here(path),
+                    Err(error) => Outcome::Failed(error),
+                };
+                self.checks.spawn_blocking(move || Checked {
+                    hash,
+                    outcome: outcome(),
+                });
+            }
+        }
+    }
+
+    fn on_checked(&mut self, Checked { hash, outcome }: Checked) {
+        match outcome {
+            Outcome::Here(path) => {
+                for pool in self.store.arrived(hash, path) {
+                    self.tell(Event::Content { pool, error: None });
+                }
+            }
+            Outcome::Missing => {
+                let waiting = self.store.waiting().find(|(wanted, _)| *wanted == hash);
+                if let Some((hash, pool)) = waiting {
+                    self.ask_for(hash, pool);
+                }
+            }
+            Outcome::Failed(error) => self.content_failed(hash, &error),
+        }
+    }
+
+    fn content_failed(&mut self, hash: ContentHash, error: &str) {
+        for pool in self.store.failed(hash) {
+            let error = Some(error.to_owned());
+            self.tell(Event::Content { pool, error });
+        }
+    }
+
+    fn ask_for(&mut self, hash: ContentHash, pool: PoolId) {
+        self.say(FromAgent::NeedContent { pool, hash });
+    }
+}
+
+/// Why an agent without a cache folder cannot have a program.
+const NO_CACHE: &str = "this agent keeps no programs; start it with a cache folder";
+
+fn native(options: &PoolOptions, store: &Store) -> Option<Native> {
+    match &options.runtime {
+        Runtime::Command => None,
+        Runtime::Native { program, .. } => Some(Native {
+            // The core asks for no worker before its program is here.
+            program: store
+                .program(*program)
+                .map(PathBuf::from)
+                .unwrap_or_default(),
+            initializer: options.initializer.clone(),
+        }),
+    }
+}
+
+fn start_spawner(
+    options: &Options,
+    lock: Option<&File>,
+) -> Result<(Arc<Spawner>, UnixStream), Error> {
+    let start = || -> io::Result<_> {
+        let spawner = match lock {
+            Some(lock) => Spawner::start_locked(&options.spawner, lock.try_clone()?)?,
+            None => Spawner::start(&options.spawner)?,
+        };
+        let gone = spawner.watch()?;
+        Ok((Arc::new(spawner), gone))
+    };
+    start().map_err(|source| Error::Spawner {
+        program: options.spawner.clone(),
+        source,
+    })
+}
+
+/// The session's next frame; never, while there is no session.
+async fn receive(receiver: Option<&mut Receiver>) -> Result<Frame, Closed> {
+    match receiver {
+        Some(receiver) => receiver.recv().await,
+        None => pending().await,
+    }
+}
+
+/// Waits until the session had room for the frame, which is then sent.
+async fn has_room(sender: Option<&fleetpool_net::Sender>, front: Option<&Outbound>) {
+    match (sender, front) {
+        // An end of the session is received in its turn.
+        (Some(sender), Some(outbound)) => drop(sender.send(outbound.frame.clone()).await),
+        _ => pending().await,
+    }
+}
+
+/// The session that is being dialled; never, while none is.
+async fn dialled(dialling: &mut Option<Dialling>) -> Result<(Session, Welcome), ConnectError> {
+    match dialling {
+        Some(dialling) => dialling.await,
+        None => pending().await,
+    }
+}
+
+async fn sleep_until(time: Option<Timestamp>) {
+    match time {
+        Some(time) => tokio::time::sleep(time.since(clock::now()).min(NAP_MAX)).await,
+        None => pending().await,
+    }
+}

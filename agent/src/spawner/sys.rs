@@ -1,0 +1,118 @@
+//! The system calls that have no safe wrapper. All `unsafe` of this crate is here.
+#![expect(
+    unsafe_code,
+    reason = "fork without exec, wait4 and descriptor passing have no safe wrappers"
+)]
+
+use std::{
+    io::{IoSlice, IoSliceMut},
+    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+    process::ExitStatus,
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
+    unistd::{ForkResult, Pid},
+};
+
+/// Most descriptors in one message: a keeper's socket, and a worker's socket, stdout and stderr.
+pub(crate) const DESCRIPTORS_MAX: usize = 4;
+
+/// Proof that this process had one thread when it was made, which is what makes forking without exec sound.
+/// Only the spawner holds one, and it starts no threads.
+#[derive(Debug)]
+pub(crate) struct SingleThreaded(());
+
+impl SingleThreaded {
+    /// The proof, or `None` when there are other threads (or `/proc` cannot tell).
+    pub(crate) fn prove() -> Option<Self> {
+        let threads = std::fs::read_dir("/proc/self/task").ok()?.count();
+        (threads == 1).then_some(Self(()))
+    }
+
+    /// Forks; `None` in the child, the child's pid in the parent.
+    pub(crate) fn fork(&self) -> nix::Result<Option<Pid>> {
+        // SAFETY: `self` proves that no other thread can hold a lock (the allocator's, stdio's) that the child
+        // would find locked for ever.
+        match unsafe { nix::unistd::fork() }? {
+            ForkResult::Parent { child } => Ok(Some(child)),
+            ForkResult::Child => Ok(None),
+        }
+    }
+}
+
+/// A child that has ended, and what it and those it waited for used.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Reaped {
+    pub(crate) pid: Pid,
+    pub(crate) status: ExitStatus,
+    pub(crate) memory_kib_peak: u64,
+    pub(crate) user: Duration,
+    pub(crate) system: Duration,
+}
+
+/// Takes one ended child; `None` while all children live; `ECHILD` when there are none.
+pub(crate) fn reap() -> nix::Result<Option<Reaped>> {
+    let mut status = 0;
+    // SAFETY: all-zero bytes are a valid `rusage`, a C struct of integers.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: both pointers are to live locals of the types wait4 writes.
+    let pid = unsafe { libc::wait4(-1, &raw mut status, libc::WNOHANG, &raw mut usage) };
+    match Errno::result(pid)? {
+        0 => Ok(None),
+        pid => Ok(Some(Reaped {
+            pid: Pid::from_raw(pid),
+            status: std::os::unix::process::ExitStatusExt::from_raw(status),
+            memory_kib_peak: u64::try_from(usage.ru_maxrss).unwrap_or(0),
+            user: duration(usage.ru_utime),
+            system: duration(usage.ru_stime),
+        })),
+    }
+}
+
+fn duration(time: libc::timeval) -> Duration {
+    let micros = time
+        .tv_sec
+        .saturating_mul(1_000_000)
+        .saturating_add(time.tv_usec);
+    Duration::from_micros(u64::try_from(micros).unwrap_or(0))
+}
+
+/// Sends `descriptors` in one message. Never blocks.
+pub(crate) fn send_descriptors(socket: BorrowedFd, descriptors: &[RawFd]) -> nix::Result<()> {
+    let control = [ControlMessage::ScmRights(descriptors)];
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+    sendmsg::<()>(
+        socket.as_raw_fd(),
+        &[IoSlice::new(&[1])],
+        &control,
+        flags,
+        None,
+    )?;
+    Ok(())
+}
+
+/// Receives the descriptors of one message; `None` when the peer has closed. Never blocks.
+pub(crate) fn receive_descriptors(socket: BorrowedFd) -> nix::Result<Option<Vec<OwnedFd>>> {
+    let mut byte = [0];
+    let mut iov = [IoSliceMut::new(&mut byte)];
+    let mut control = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);
+    let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut iov, Some(&mut control), flags)?;
+    if message.bytes == 0 {
+        return Ok(None);
+    }
+    let mut descriptors = Vec::new();
+    for control in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = control {
+            // SAFETY: the kernel has just made these descriptors for this process; nobody else knows them.
+            descriptors.extend(
+                fds.into_iter()
+                    .map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }),
+            );
+        }
+    }
+    Ok(Some(descriptors))
+}

@@ -1,0 +1,139 @@
+//! Frames over a Unix socket to a process of this host: a keeper or a worker.
+
+use std::{
+    collections::VecDeque,
+    io::{self, IoSlice},
+};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use fleetpool_proto::{
+    DecodeError, Frame, Message,
+    frame::{Prelude, read_inline},
+    limits::BULK_BYTES_MIN,
+};
+use tokio::{
+    io::AsyncReadExt as _,
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+};
+
+/// Bytes read at once, unless a larger frame is on its way.
+const READ_BYTES: usize = 64 << 10;
+/// Buffers handed to the kernel at once.
+const WRITE_BUFFERS_MAX: usize = 16;
+
+/// The two directions of a socket.
+pub(crate) fn split(stream: std::os::unix::net::UnixStream) -> io::Result<(Incoming, Outgoing)> {
+    stream.set_nonblocking(true)?;
+    let (reader, writer) = UnixStream::from_std(stream)?.into_split();
+    let incoming = Incoming {
+        reader,
+        buffer: BytesMut::new(),
+    };
+    let outgoing = Outgoing {
+        writer,
+        waiting: VecDeque::new(),
+        tail: BytesMut::new(),
+    };
+    Ok((incoming, outgoing))
+}
+
+/// Frames that come in.
+#[derive(Debug)]
+pub(crate) struct Incoming {
+    reader: OwnedReadHalf,
+    buffer: BytesMut,
+}
+
+impl Incoming {
+    /// Waits until bytes have come; `false` at the end. Cancel-safe.
+    pub(crate) async fn fill(&mut self) -> io::Result<bool> {
+        self.buffer.reserve(READ_BYTES);
+        match self.reader.read_buf(&mut self.buffer).await {
+            Ok(len) => Ok(len > 0),
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The next whole message among them.
+    pub(crate) fn take<M: Message>(&mut self) -> Result<Option<M>, DecodeError> {
+        read_inline(&mut self.buffer)?
+            .map(M::from_frame)
+            .transpose()
+    }
+}
+
+/// Frames that go out.
+#[derive(Debug)]
+pub(crate) struct Outgoing {
+    writer: OwnedWriteHalf,
+    waiting: VecDeque<Bytes>,
+    /// Small pieces that will be one buffer.
+    tail: BytesMut,
+}
+
+impl Outgoing {
+    /// Puts a message behind the others; large payloads are not copied.
+    pub(crate) fn put<M: Message>(&mut self, message: M) {
+        let frame = message.into_frame();
+        Prelude::of(&frame, false).write(&mut self.tail);
+        let Frame { header, body } = frame;
+        for piece in std::iter::once(header).chain(body) {
+            if piece.len() < BULK_BYTES_MIN {
+                self.tail.extend_from_slice(&piece);
+            } else {
+                self.seal();
+                self.waiting.push_back(piece);
+            }
+        }
+    }
+
+    /// Sends what the socket takes now. A peer that is gone is noticed where it is read from.
+    pub(crate) fn flush(&mut self) {
+        self.seal();
+        while !self.waiting.is_empty() {
+            let buffers: Vec<_> = self
+                .waiting
+                .iter()
+                .take(WRITE_BUFFERS_MAX)
+                .map(|b| IoSlice::new(b))
+                .collect();
+            match self.writer.try_write_vectored(&buffers) {
+                Ok(sent) => self.advance(sent),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => self.waiting.clear(),
+            }
+        }
+    }
+
+    /// Whether [`Self::flush`] has left something.
+    pub(crate) fn is_behind(&self) -> bool {
+        !self.waiting.is_empty()
+    }
+
+    /// Waits until [`Self::flush`] may get further. Cancel-safe.
+    pub(crate) async fn writable(&self) {
+        // An error is found again, and dealt with, by the flush.
+        let _ = self.writer.writable().await;
+    }
+
+    fn seal(&mut self) {
+        if !self.tail.is_empty() {
+            self.waiting.push_back(self.tail.split().freeze());
+        }
+    }
+
+    fn advance(&mut self, mut sent: usize) {
+        while let Some(front) = self.waiting.front_mut() {
+            if sent < front.len() {
+                front.advance(sent);
+                return;
+            }
+            sent -= front.len();
+            self.waiting.pop_front();
+        }
+    }
+}

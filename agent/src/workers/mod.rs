@@ -1,0 +1,160 @@
+//! Workers, as the shell sees them: one task of the runtime a worker, which takes orders and tells what happens.
+//!
+//! A worker's task talks to its keeper, and for the `native` runtime to the worker itself. It owns their sockets
+//! and pipes. It decides nothing: what it is told to do comes from the core, and what it sees goes there.
+
+mod command;
+mod native;
+mod outlet;
+mod pipes;
+
+pub(crate) use outlet::weight;
+
+use std::{
+    collections::BTreeSet,
+    io,
+    os::{fd::RawFd, unix::net::UnixStream},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use bytes::Bytes;
+use fleetpool_agent_core::{Event, TaskStart};
+use fleetpool_proto::{
+    AttemptId, SlotNo, SpecId,
+    message::Stream,
+    pool::{Initializer, Spec},
+};
+use tokio::sync::{Semaphore, mpsc};
+
+use crate::{keeper::message::Place, spawner::Spawner};
+
+/// What a worker is to do.
+#[derive(Debug)]
+pub(crate) enum Order {
+    /// Know a specification.
+    Define(SpecId, Box<Spec>),
+    /// Run tasks.
+    Run(Vec<TaskStart>),
+    /// Give back up to so many that have not begun.
+    GiveBack(u32),
+    /// End one task (`command`).
+    KillTask {
+        /// Which.
+        attempt: AttemptId,
+        /// Milliseconds between TERM and KILL.
+        grace_ms: u32,
+    },
+    /// End, with everything below.
+    Kill {
+        /// Milliseconds between TERM and KILL.
+        grace_ms: u32,
+    },
+    /// End by itself.
+    Stop,
+}
+
+/// What has happened at a worker. The output comes before the events.
+#[derive(Debug)]
+pub(crate) struct Told {
+    /// What its tasks printed.
+    pub(crate) output: Vec<Printed>,
+    /// What its core is to know.
+    pub(crate) events: Vec<Event>,
+}
+
+/// A piece of a task's output.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Printed {
+    pub(crate) attempt: AttemptId,
+    pub(crate) pid: u32,
+    pub(crate) stream: Stream,
+    pub(crate) bytes: Bytes,
+}
+
+/// A worker to be.
+#[derive(Debug)]
+pub(crate) struct Start {
+    pub(crate) slot: SlotNo,
+    pub(crate) generation: u64,
+    pub(crate) place: Place,
+    /// The program to start, for the `native` runtime.
+    pub(crate) native: Option<Native>,
+}
+
+/// What a `native` worker is.
+#[derive(Debug)]
+pub(crate) struct Native {
+    pub(crate) program: PathBuf,
+    pub(crate) initializer: Option<Initializer>,
+}
+
+/// What every worker shares.
+#[derive(Clone, Debug)]
+pub(crate) struct Shared {
+    pub(crate) spawner: Arc<Spawner>,
+    /// Where workers tell. Unbounded, because what is told is bounded by what was asked, and output by `room`.
+    pub(crate) inbox: mpsc::UnboundedSender<Told>,
+    /// Bytes of output that may still be held for the coordinator.
+    pub(crate) room: Arc<Semaphore>,
+}
+
+/// Orders to one worker; it is gone when `WorkerEnded` or `WorkerUnfit` is told.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    pub(crate) generation: u64,
+    orders: mpsc::UnboundedSender<Order>,
+    defined: BTreeSet<SpecId>,
+}
+
+impl Worker {
+    /// Starts a worker; what becomes of it is told in the inbox.
+    pub(crate) fn start(start: Start, shared: &Shared) -> Self {
+        let generation = start.generation;
+        let (orders, inbox) = mpsc::unbounded_channel();
+        let shared = shared.clone();
+        match start.native {
+            None => drop(tokio::spawn(command::run(start, shared, inbox))),
+            Some(_) => drop(tokio::spawn(native::run(start, shared, inbox))),
+        }
+        Self {
+            generation,
+            orders,
+            defined: BTreeSet::new(),
+        }
+    }
+
+    /// Gives an order. One that has ended meanwhile does not hear it, which its end has told already.
+    pub(crate) fn order(&self, order: Order) {
+        let _ = self.orders.send(order);
+    }
+
+    /// Gives tasks, and first the specifications that it has not had.
+    pub(crate) fn run(&mut self, tasks: Vec<TaskStart>, spec: impl Fn(SpecId) -> Option<Spec>) {
+        for task in &tasks {
+            if !self.defined.contains(&task.spec)
+                && let Some(body) = spec(task.spec)
+            {
+                self.defined.insert(task.spec);
+                self.order(Order::Define(task.spec, Box::new(body)));
+            }
+        }
+        self.order(Order::Run(tasks));
+    }
+}
+
+/// Pause before a spawner that is behind is asked again.
+const SPAWNER_PAUSE: Duration = Duration::from_millis(1);
+
+/// A keeper that is given these descriptors; the socket to it.
+async fn keeper(shared: &Shared, descriptors: &[RawFd]) -> io::Result<UnixStream> {
+    loop {
+        match shared.spawner.start_keeper(descriptors) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                tokio::time::sleep(SPAWNER_PAUSE).await;
+            }
+            started => return started,
+        }
+    }
+}

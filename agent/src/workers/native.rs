@@ -1,0 +1,407 @@
+//! A worker of the `native` runtime: a process that stays from task to task, and its keeper.
+//!
+//! Who printed what: while the worker has one task in hand at most, whatever comes out of its pipes is that
+//! task's, and is read as it comes. With more in hand nothing is read but when the worker says, at the end of a
+//! task, that the task has left something; then the worker waits until that has been read.
+
+use std::{
+    collections::VecDeque,
+    io,
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::net::UnixStream,
+    },
+    time::Duration,
+};
+
+use fleetpool_agent_core::{EndedTask, Event, TaskStart, WorkerEnd};
+use fleetpool_proto::{
+    AttemptId, DecodeError, Payloads, PoolId, SlotNo, TaskId,
+    pool::Initializer,
+    worker::{DoneRow, FromWorker, RunRow, ToWorker},
+};
+use tokio::{sync::mpsc, time::Instant};
+
+use super::{
+    Native, Order, Shared, Start,
+    outlet::Outlet,
+    pipes::{Author, Pipes},
+};
+use crate::{
+    keeper::message::{FromKeeper, Place, ToKeeper},
+    wire::{self, Incoming, Outgoing},
+};
+
+/// How long a worker that was told to stop may take before it is ended.
+const STOP_MAX: Duration = Duration::from_secs(1);
+/// How long the end of a dead worker's socket may take to come.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
+/// Between TERM and KILL for a worker that does not follow the protocol.
+const RUDE_GRACE_MS: u32 = 1000;
+
+/// Is the worker from its start until it and everything below it are gone, and has told so.
+pub(crate) async fn run(start: Start, shared: Shared, orders: mpsc::UnboundedReceiver<Order>) {
+    let (slot, generation) = (start.slot, start.generation);
+    match Worker::start(start, &shared, orders).await {
+        Ok(worker) => worker.serve().await,
+        Err(error) => {
+            let reason = format!("no process could be started for it: {error}");
+            let mut outlet = Outlet::new(&shared);
+            outlet.event(Event::WorkerUnfit {
+                slot,
+                generation,
+                reason,
+            });
+            outlet.flush();
+        }
+    }
+}
+
+struct Worker {
+    slot: SlotNo,
+    generation: u64,
+    pool: PoolId,
+    pid: u32,
+    orders: mpsc::UnboundedReceiver<Order>,
+    outlet: Outlet,
+    from_keeper: Incoming,
+    to_keeper: Outgoing,
+    from_worker: Incoming,
+    to_worker: Outgoing,
+    ready: bool,
+    /// The worker has closed its socket.
+    silent: bool,
+    pipes: Pipes,
+    handed: VecDeque<AttemptId>,
+    /// Whose output it is when nothing is in hand.
+    last: Option<AttemptId>,
+    /// Why it is of no use.
+    unfit: Option<String>,
+    end: WorkerEnd,
+    /// When it must have stopped.
+    stop_by: Option<Instant>,
+}
+
+impl Worker {
+    async fn start(
+        start: Start,
+        shared: &Shared,
+        orders: mpsc::UnboundedReceiver<Order>,
+    ) -> io::Result<Self> {
+        let Start {
+            slot,
+            generation,
+            place,
+            native,
+        } = start;
+        let Native {
+            program,
+            initializer,
+        } = native.ok_or_else(|| io::Error::other("its pool names no program"))?;
+        let (ours, theirs) = UnixStream::pair()?;
+        let (pipes, [stdout, stderr]) = Pipes::new()?;
+        let theirs = OwnedFd::from(theirs);
+        let descriptors = [&theirs, &stdout, &stderr].map(|fd| fd.as_raw_fd());
+        let keeper = super::keeper(shared, &descriptors).await?;
+        let (from_keeper, mut to_keeper) = wire::split(keeper)?;
+        let (from_worker, mut to_worker) = wire::split(ours)?;
+        let pool = PoolId(place.pool);
+        to_keeper.put(ToKeeper::Place(Place { ..place }));
+        to_keeper.put(ToKeeper::Work { program });
+        to_worker.put(init(initializer));
+        Ok(Self {
+            slot,
+            generation,
+            pool,
+            pid: 0,
+            orders,
+            outlet: Outlet::new(shared),
+            from_keeper,
+            to_keeper,
+            from_worker,
+            to_worker,
+            ready: false,
+            silent: false,
+            pipes,
+            handed: VecDeque::new(),
+            last: None,
+            unfit: None,
+            end: WorkerEnd::default(),
+            stop_by: None,
+        })
+    }
+
+    async fn serve(mut self) {
+        loop {
+            self.to_keeper.flush();
+            self.to_worker.flush();
+            self.outlet.flush();
+            let reading = !self.outlet.is_behind();
+            tokio::select! {
+                biased;
+                order = self.orders.recv() => match order {
+                    Some(order) => self.on_order(order),
+                    // The shell is gone: so is this end of the sockets, and with it the keeper.
+                    None => return,
+                },
+                () = self.outlet.flush_when_there_is_room(), if !reading => {}
+                () = self.to_keeper.writable(), if self.to_keeper.is_behind() => {}
+                () = self.to_worker.writable(), if self.to_worker.is_behind() => {}
+                filled = self.from_worker.fill(), if reading && !self.silent => {
+                    self.silent = !filled.unwrap_or(false);
+                    let heard = self.hear_worker();
+                    self.on_rudeness(heard);
+                }
+                filled = self.from_keeper.fill(), if reading => {
+                    let heard = self.hear_keeper();
+                    self.on_rudeness(heard);
+                    if !filled.unwrap_or(false) {
+                        break;
+                    }
+                }
+                () = self.pipes.readable(), if reading && self.handed.len() <= 1 => {
+                    let author = self.author();
+                    self.pipes.read(author, &mut self.outlet);
+                }
+                () = until(self.stop_by), if self.stop_by.is_some() => {
+                    self.stop_by = None;
+                    self.to_keeper.put(ToKeeper::End { grace_ms: RUDE_GRACE_MS });
+                }
+            }
+        }
+        self.bury().await;
+    }
+
+    fn on_order(&mut self, order: Order) {
+        match order {
+            Order::Define(spec, body) => {
+                let function = body.function;
+                self.to_worker.put(ToWorker::Define { spec, function });
+            }
+            Order::Run(tasks) => self.hand(tasks),
+            Order::GiveBack(count) => self.to_worker.put(ToWorker::GiveBack { count }),
+            // A task of this runtime ends with its worker: the core says so by `Kill`.
+            Order::KillTask { .. } => {}
+            Order::Kill { grace_ms } => self.to_keeper.put(ToKeeper::End { grace_ms }),
+            Order::Stop => {
+                self.to_worker.put(ToWorker::Stop);
+                self.stop_by = Some(Instant::now() + STOP_MAX);
+            }
+        }
+    }
+
+    fn hand(&mut self, tasks: Vec<TaskStart>) {
+        if self.handed.len() == 1 {
+            // What is there now is the running task's; soon that cannot be told so easily.
+            let author = self.author();
+            self.pipes.read(author, &mut self.outlet);
+        }
+        self.handed.extend(tasks.iter().map(|task| task.attempt));
+        let (rows, payloads): (Vec<_>, Vec<_>) = tasks.into_iter().map(row).unzip();
+        let payloads = Payloads::from(payloads);
+        self.to_worker.put(ToWorker::Run { rows, payloads });
+    }
+
+    fn hear_worker(&mut self) -> Result<(), DecodeError> {
+        while let Some(message) = self.from_worker.take()? {
+            self.on_worker_message(message);
+        }
+        Ok(())
+    }
+
+    fn on_worker_message(&mut self, message: FromWorker) {
+        let (slot, generation) = (self.slot, self.generation);
+        match message {
+            FromWorker::Ready { pid } => {
+                (self.ready, self.pid) = (true, pid);
+                self.outlet.event(Event::WorkerReady {
+                    slot,
+                    generation,
+                    pid,
+                });
+            }
+            FromWorker::Unfit { reason } => self.unfit = Some(reason),
+            FromWorker::Done { rows, payloads } => self.on_done(rows, payloads),
+            FromWorker::GivenBack { rows } => {
+                let pool = self.pool;
+                let attempts: Vec<_> = rows.iter().map(|row| attempt(pool, row)).collect();
+                self.handed.retain(|attempt| !attempts.contains(attempt));
+                self.outlet.event(Event::GivenBack {
+                    slot,
+                    generation,
+                    attempts,
+                });
+            }
+        }
+    }
+
+    fn on_done(&mut self, rows: Vec<DoneRow>, payloads: Payloads) {
+        // With one in hand, what is in the pipes now was written before the `Done`.
+        let alone = self.handed.len() <= 1;
+        let printed = rows.last().is_some_and(|row| row.printed);
+        let (slot, generation, pid) = (self.slot, self.generation, self.pid);
+        for (row, payload) in rows.into_iter().zip(payloads.into_items()) {
+            let attempt = AttemptId {
+                task: TaskId::new(self.pool, row.index),
+                attempt: row.attempt,
+            };
+            self.let_end(attempt);
+            if row.printed || alone {
+                self.pipes
+                    .drain(Some(Author { attempt, pid }), &mut self.outlet);
+            }
+            self.outlet.event(Event::TaskEnded {
+                slot,
+                generation,
+                task: EndedTask {
+                    attempt,
+                    outcome: row.outcome,
+                    payload,
+                    pid,
+                    started_us: row.started_us,
+                    run_us: row.run_us,
+                },
+            });
+        }
+        if printed {
+            self.to_worker.put(ToWorker::Go);
+        }
+        self.pipes.forget_tail();
+    }
+
+    fn let_end(&mut self, attempt: AttemptId) {
+        self.last = Some(attempt);
+        if self.handed.front() == Some(&attempt) {
+            self.handed.pop_front();
+        } else {
+            self.handed.retain(|handed| *handed != attempt);
+        }
+    }
+
+    /// Whose output it is now. Before the first task there is nobody; lines then wait for it.
+    fn author(&self) -> Option<Author> {
+        let attempt = *self.handed.front().or(self.last.as_ref())?;
+        Some(Author {
+            attempt,
+            pid: self.pid,
+        })
+    }
+
+    fn hear_keeper(&mut self) -> Result<(), DecodeError> {
+        while let Some(message) = self.from_keeper.take()? {
+            match message {
+                FromKeeper::WorkerStarted { pid } => self.pid = pid,
+                FromKeeper::WorkerNotStarted { reason } => self.unfit = Some(reason),
+                FromKeeper::WorkerEnded {
+                    exit,
+                    signal,
+                    out_of_memory,
+                    memory_kib_peak,
+                } => {
+                    self.end = WorkerEnd {
+                        exit,
+                        signal,
+                        out_of_memory,
+                        memory_kib_peak,
+                        ..WorkerEnd::default()
+                    };
+                }
+                // Of commands.
+                FromKeeper::Ready { .. }
+                | FromKeeper::Running { .. }
+                | FromKeeper::Printed { .. }
+                | FromKeeper::Ended { .. }
+                | FromKeeper::GivenBack { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn on_rudeness(&mut self, heard: Result<(), DecodeError>) {
+        if let Err(error) = heard {
+            self.silent = true;
+            self.unfit = Some(format!("it broke the worker protocol: {error}"));
+            self.to_keeper.put(ToKeeper::End {
+                grace_ms: RUDE_GRACE_MS,
+            });
+        }
+    }
+
+    /// Everything below the keeper is gone: what is still in the socket and in the pipes is all there will be.
+    async fn bury(mut self) {
+        while !self.silent && self.last_words().await {
+            let heard = self.hear_worker();
+            self.on_rudeness(heard);
+            self.outlet.flush_when_there_is_room().await;
+        }
+        let author = self.author();
+        self.pipes.drain(author, &mut self.outlet);
+        let (slot, generation) = (self.slot, self.generation);
+        let event = match self.unfit.filter(|_| !self.ready) {
+            Some(reason) => Event::WorkerUnfit {
+                slot,
+                generation,
+                reason: explain(reason, &self.pipes.tail()),
+            },
+            None => Event::WorkerEnded {
+                slot,
+                generation,
+                end: WorkerEnd {
+                    stderr_tail: self.pipes.tail(),
+                    pid: self.pid,
+                    ..self.end
+                },
+            },
+        };
+        self.outlet.event(event);
+        self.outlet.flush_when_there_is_room().await;
+    }
+}
+
+impl Worker {
+    /// Reads from the dead worker's socket. Somebody else may hold its other end, but nobody writes.
+    async fn last_words(&mut self) -> bool {
+        let filled = tokio::time::timeout(LAST_WORDS_MAX, self.from_worker.fill()).await;
+        matches!(filled, Ok(Ok(true)))
+    }
+}
+
+fn init(initializer: Option<Initializer>) -> ToWorker {
+    let (function, payloads) = match initializer {
+        Some(initializer) => (initializer.function, vec![initializer.argument]),
+        None => (String::new(), Vec::new()),
+    };
+    let payloads = Payloads::from(payloads);
+    ToWorker::Init { function, payloads }
+}
+
+fn row(task: TaskStart) -> (RunRow, bytes::Bytes) {
+    let row = RunRow {
+        index: task.attempt.task.index,
+        attempt: task.attempt.attempt,
+        spec: task.spec,
+    };
+    (row, task.payload)
+}
+
+fn attempt(pool: PoolId, row: &RunRow) -> AttemptId {
+    AttemptId {
+        task: TaskId::new(pool, row.index),
+        attempt: row.attempt,
+    }
+}
+
+/// The reason, and the last line that the worker wrote to stderr, which often says more.
+fn explain(reason: String, tail: &str) -> String {
+    match tail.trim_end().lines().last() {
+        Some(line) => format!("{reason} (its last line on stderr: {line})"),
+        None => reason,
+    }
+}
+
+async fn until(time: Option<Instant>) {
+    match time {
+        Some(time) => tokio::time::sleep_until(time).await,
+        None => std::future::pending().await,
+    }
+}
