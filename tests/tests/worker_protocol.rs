@@ -51,7 +51,7 @@ fn conversation() -> Vec<Vec<u8>> {
                 attempt: Attempt(1),
                 spec: SpecId(1),
             },
-            Bytes::from_static(&[0x91, 0x07]),
+            Bytes::from_static(&[0x07]),
         )),
         bytes(FromWorker::Done {
             rows: vec![DoneRow {
