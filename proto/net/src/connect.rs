@@ -25,7 +25,7 @@ use tokio_rustls::TlsConnector;
 use crate::{
     address::Address,
     hello,
-    identity::{Clock, Identity, Problem},
+    identity::{Clock, Identity, Problem, verify::plain},
     peer::{Carrier, Peer},
     session::{Closed, Session, quic, stream},
     tls, transport,
@@ -249,7 +249,7 @@ async fn tcp(address: &Address, tls: Arc<rustls::ClientConfig>) -> Result<Sessio
         .connect(name, socket)
         .await
         .map_err(|error| {
-            let (at, reason) = (address.to_string(), error.to_string());
+            let (at, reason) = (address.to_string(), plain(&error.to_string()).to_owned());
             ConnectError::Untrusted { at, reason }
         })?;
     let (read, write) = tokio::io::split(socket);
@@ -303,7 +303,7 @@ async fn quic_to(
     connecting.await.map_err(|error| match error {
         ConnectionError::TimedOut => ConnectError::TimedOut { at },
         ConnectionError::TransportError(error) if is_tls(error.code) => {
-            let reason = error.reason;
+            let reason = plain(&error.reason).to_owned();
             ConnectError::Untrusted { at, reason }
         }
         error => ConnectError::Broken {
@@ -396,7 +396,7 @@ fn rejected(
 ) -> ConnectError {
     match connection.close_reason() {
         Some(ConnectionError::ConnectionClosed(close)) if is_tls(close.error_code) => {
-            let reason = String::from_utf8_lossy(&close.reason).into_owned();
+            let reason = plain(&String::from_utf8_lossy(&close.reason)).to_owned();
             ConnectError::Rejected {
                 at: address.to_string(),
                 reason,

@@ -307,8 +307,29 @@ fn roots(ca: &CertificateDer<'static>) -> Result<RootCertStore, rustls::Error> {
     Ok(roots)
 }
 
+/// A problem as rustls carries it. rustls tells it by `Debug`, so that is made to read like the problem itself;
+/// [`plain`] takes the rest away.
+#[derive(thiserror::Error)]
+#[error("{0}")]
+struct Verdict(Problem);
+
+impl fmt::Debug for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
 fn tls(problem: Problem) -> rustls::Error {
-    rustls::Error::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(problem))))
+    let verdict = OtherError(Arc::new(Verdict(problem)));
+    rustls::Error::InvalidCertificate(CertificateError::Other(verdict))
+}
+
+/// What TLS said of a failed handshake, as people should read it.
+pub(crate) fn plain(reason: &str) -> &str {
+    reason
+        .split_once("Other(OtherError(")
+        .and_then(|(_, rest)| rest.strip_suffix("))"))
+        .unwrap_or(reason)
 }
 
 fn only_tls13() -> rustls::Error {

@@ -4,7 +4,7 @@
 //! bounds the work, not the wait: who lets others wait loses it and goes on without. All are gone after
 //! [`JOIN_TIME_MAX`] unless they are known by then.
 
-use std::{sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use fleetpool_proto::{
     Message as _, Role,
@@ -20,7 +20,7 @@ use tokio::{
 use super::Gatekeeper;
 use crate::{
     hello::{self, Incoming},
-    identity::Facts,
+    identity::{Facts, verify::plain},
     peer::{Carrier, Peer},
     session::{Receiver, Sender, Session},
 };
@@ -165,4 +165,10 @@ fn refused(reason: &str) -> ToStranger {
     ToStranger::Refused {
         reason: reason.to_owned(),
     }
+}
+
+/// Logs a handshake that came to nothing.
+pub(super) fn failed(carrier: &str, address: SocketAddr, why: &str) {
+    let why = plain(why);
+    tracing::info!(carrier, %address, why, "handshake failed");
 }

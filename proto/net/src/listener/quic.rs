@@ -6,7 +6,7 @@ use quinn::{Connection, Endpoint};
 use rustls_pki_types::CertificateDer;
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::porch::{Arrival, Porch};
+use super::porch::{Arrival, Porch, failed};
 use crate::{peer::Carrier, session::quic};
 
 pub(super) async fn serve(endpoint: Endpoint, porch: Arc<Porch>) {
@@ -28,7 +28,7 @@ async fn receive(porch: Arc<Porch>, incoming: quinn::Incoming, _place: OwnedSema
     let connection = porch.shake_hands(async {
         let connection = incoming.accept().ok()?.await;
         connection
-            .inspect_err(|error| tracing::info!(%address, %error, "QUIC handshake failed"))
+            .inspect_err(|error| failed("QUIC", address, &error.to_string()))
             .ok()
     });
     let Some(connection) = connection.await else {

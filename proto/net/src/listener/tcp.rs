@@ -11,7 +11,7 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 
-use super::porch::{Arrival, Porch};
+use super::porch::{Arrival, Porch, failed};
 use crate::{connect::tune_tcp, peer::Carrier, session::stream};
 
 pub(super) async fn serve(listener: TcpListener, tls: Arc<ServerConfig>, porch: Arc<Porch>) {
@@ -48,7 +48,7 @@ async fn receive(
     let socket = porch.shake_hands(async {
         let socket = tls.accept(socket).await;
         socket
-            .inspect_err(|error| tracing::info!(%address, %error, "TLS handshake failed"))
+            .inspect_err(|error| failed("TLS", address, &error.to_string()))
             .ok()
     });
     let Some(socket) = socket.await else {

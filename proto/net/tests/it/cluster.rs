@@ -27,7 +27,7 @@ pub(crate) struct Cluster {
     pub(crate) ca: Arc<ClusterCa>,
     pub(crate) gate: Arc<Gate>,
     pub(crate) listener: Listener,
-    pub(crate) dir: TempDir,
+    _dir: TempDir,
 }
 
 /// A gatekeeper that admits whom it was not told to refuse.
@@ -97,7 +97,7 @@ impl Cluster {
             ca,
             gate,
             listener,
-            dir,
+            _dir: dir,
         }
     }
 
