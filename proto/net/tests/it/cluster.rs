@@ -72,8 +72,9 @@ impl Gatekeeper for Gate {
         }
         let role = request.role.ok_or("no role")?;
         let issued = self.ca.issue(role, &request.name, &request.csr, DAY);
+        let issued = issued.map_err(|error| error.to_string())?;
         *uses -= 1;
-        issued.map_err(|error| error.to_string())
+        Ok(issued)
     }
 }
 
