@@ -1,3 +1,1 @@
 //! Simulator, real local clusters and programs that misbehave on purpose.
-
-pub mod cluster;

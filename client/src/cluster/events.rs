@@ -111,8 +111,8 @@ impl Events {
 
     fn take_ready(&mut self) -> Option<PoolEvent> {
         let event = self.ready.pop_front()?;
-        if matches!(event, PoolEvent::Ended { .. }) {
-            self.outbox.consume(1);
+        if let PoolEvent::Ended { payload, .. } = &event {
+            self.outbox.consume(1, payload.len() as u64);
         }
         Some(event)
     }

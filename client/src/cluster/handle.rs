@@ -24,6 +24,7 @@ use tokio::{
 use super::{
     error::Error,
     events::Events,
+    hosts::Hosts,
     outbox::Outbox,
     router::{Route, Shared},
     submitter::Submitter,
@@ -147,6 +148,10 @@ impl Cluster {
     /// Offers a file to agents that lack the content of this hash: a pool's program.
     pub fn offer(&self, hash: ContentHash, path: PathBuf) {
         self.inner.shared.add_content(hash, path);
+    }
+
+    pub(crate) fn hosts(&self) -> Arc<Hosts> {
+        Arc::clone(&self.inner.shared.hosts)
     }
 
     pub(crate) fn runtime(&self) -> &Handle {

@@ -12,11 +12,13 @@
 //! It must never hold more than a bounded number of messages for a consumer that is slow: then it stops reading
 //! the session.
 
+mod embedded;
 mod error;
 mod events;
 mod handle;
 mod hosts;
 mod outbox;
+mod remote;
 mod router;
 mod submitter;
 mod thread;
@@ -26,3 +28,6 @@ pub use error::Error;
 pub use events::{Events, PoolEvent};
 pub use handle::Cluster;
 pub use submitter::Submitter;
+
+pub(crate) use events::Delivery;
+pub(crate) use hosts::Hosts;

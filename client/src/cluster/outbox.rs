@@ -161,9 +161,9 @@ impl Outbox {
     }
 
     /// Counts results as consumed; tells the coordinator when it is time.
-    pub(crate) fn consume(&self, tasks: u64) {
+    pub(crate) fn consume(&self, tasks: u64, bytes: u64) {
         let mut state = self.lock();
-        let Some(tasks) = state.window.consume(tasks) else {
+        let Some(tasks) = state.window.consume(tasks, bytes) else {
             return;
         };
         let pool = self.pool;
@@ -203,9 +203,10 @@ impl Outbox {
         }
     }
 
-    /// Whether [`Self::terminate`] was called.
-    pub(crate) fn is_terminated(&self) -> bool {
-        self.lock().terminated
+    /// Whether the pool ends by itself, after its last task: it was closed, and not terminated since.
+    pub(crate) fn is_closing(&self) -> bool {
+        let state = self.lock();
+        matches!(state.refusal, Some(Error::Closed)) && !state.terminated
     }
 
     /// Tasks submitted so far.

@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     path::PathBuf,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -45,9 +46,14 @@ pub(crate) struct Route {
     events: mpsc::Sender<Delivery>,
     /// Results that have come.
     received: u64,
+    /// The coordinator refused something: results that are missing will not come.
+    refused: bool,
     /// The coordinator said that the pool has ended.
     ended: bool,
 }
+
+/// How long results that the pool's last word has overtaken may still be on their way.
+const LATE_MAX: Duration = Duration::from_secs(5);
 
 impl Route {
     pub(crate) fn new(outbox: Arc<Outbox>, events: mpsc::Sender<Delivery>) -> Self {
@@ -55,13 +61,15 @@ impl Route {
             outbox,
             events,
             received: 0,
+            refused: false,
             ended: false,
         }
     }
 
-    /// Whether no result is missing.
+    /// Whether no result is missing that could still come.
     fn is_complete(&self) -> bool {
-        self.received >= self.outbox.submitted() || self.outbox.is_terminated()
+        let missing = self.received < self.outbox.submitted();
+        !missing || self.refused || !self.outbox.is_closing()
     }
 }
 
@@ -69,7 +77,7 @@ impl Route {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) sender: Sender,
-    pub(crate) hosts: Hosts,
+    pub(crate) hosts: Arc<Hosts>,
     routes: Mutex<Routes>,
 }
 
@@ -77,7 +85,7 @@ impl Shared {
     pub(crate) fn new(sender: Sender) -> Self {
         Self {
             sender,
-            hosts: Hosts::default(),
+            hosts: Arc::default(),
             routes: Mutex::default(),
         }
     }
@@ -124,7 +132,7 @@ impl Shared {
         self.lose(&reason);
     }
 
-    async fn handle(&self, message: ToClient) {
+    async fn handle(self: &Arc<Self>, message: ToClient) {
         tracing::trace!(message = message.name(), "from the coordinator");
         match message {
             ToClient::Credit { pool, tasks, bytes } => self.on_credit(pool, tasks, bytes),
@@ -134,6 +142,8 @@ impl Shared {
             ToClient::PoolEnded { pool } => {
                 if self.on_pool_ended(pool) {
                     self.finish(pool).await;
+                } else {
+                    tokio::spawn(Arc::clone(self).finish_late(pool));
                 }
             }
             ToClient::Results {
@@ -174,6 +184,7 @@ impl Shared {
                 self.deliver(pool, Delivery::Other(notice)).await;
             }
             ToClient::Refused { pool, reason, kind } => {
+                self.on_refused(pool);
                 let refused = PoolEvent::Refused { reason, kind };
                 self.deliver(pool, Delivery::Other(refused)).await;
             }
@@ -242,6 +253,18 @@ impl Shared {
         };
         route.ended = true;
         route.is_complete()
+    }
+
+    fn on_refused(&self, pool: PoolId) {
+        if let Some(route) = self.routes().pools.get_mut(&pool) {
+            route.refused = true;
+        }
+    }
+
+    /// Does not wait for ever for results that an operator's `cancel` has done away with.
+    async fn finish_late(self: Arc<Self>, pool: PoolId) {
+        tokio::time::sleep(LATE_MAX).await;
+        self.finish(pool).await;
     }
 
     async fn finish(&self, pool: PoolId) {

@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU32, Ordering},
     },
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
@@ -118,7 +119,29 @@ impl Submitter {
         self.outbox.say(FromClient::Resize { pool, slots });
     }
 
-    pub(crate) fn outbox(&self) -> &Arc<Outbox> {
-        &self.outbox
+    /// As [`Self::try_submit`]; `placed` hears the index before anything is sent.
+    pub(crate) fn push(
+        &self,
+        spec: SpecId,
+        payload: Bytes,
+        placed: impl FnOnce(u64),
+    ) -> Result<Option<u64>, Error> {
+        let host = None;
+        let task = NewTask {
+            spec,
+            host,
+            payload,
+        };
+        self.outbox.push(task, placed)
+    }
+
+    /// Ready when there is credit for another task, or never will be.
+    pub(crate) fn poll_credit(&self, context: &Context<'_>) -> Poll<Result<(), Error>> {
+        self.outbox.poll_credit(context)
+    }
+
+    /// Counts results as consumed.
+    pub(crate) fn consume(&self, tasks: u64, bytes: u64) {
+        self.outbox.consume(tasks, bytes);
     }
 }

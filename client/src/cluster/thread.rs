@@ -7,7 +7,9 @@ use tokio::{
     sync::oneshot,
 };
 
-/// A thread with a current-thread runtime. Dropping it lets its last future end, and waits for it.
+use super::error::Error;
+
+/// A thread with a current-thread runtime. Dropping it ends what runs there, and waits for that.
 #[derive(Debug)]
 pub(crate) struct Thread {
     runtime: Handle,
@@ -16,31 +18,55 @@ pub(crate) struct Thread {
 }
 
 impl Thread {
-    /// Starts a thread; when it is dropped the thread runs `farewell` to its end, and is gone with all its tasks.
-    pub(crate) fn start<F>(farewell: F) -> io::Result<Self>
+    /// Starts a thread. `setup` brings what the caller gets, and what is to be done when the thread is dropped.
+    pub(crate) fn start<T, F>(
+        setup: impl Future<Output = Result<(T, F), Error>> + Send + 'static,
+    ) -> io::Result<(Self, oneshot::Receiver<Result<T, Error>>)>
     where
-        F: Future<Output = ()> + Send + 'static,
+        T: Send + 'static,
+        F: Future<Output = ()>,
     {
         let runtime = Builder::new_current_thread().enable_all().build()?;
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel();
-        let live = async {
-            // Stopped by the message, or by the sender being dropped.
-            let _ = stopped.await;
-            farewell.await;
-        };
+        let (reply, answer) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("fleetpool".to_owned())
-            .spawn(move || runtime.block_on(live))?;
-        Ok(Self {
+            .spawn(move || runtime.block_on(live(setup, stopped, reply)))?;
+        let thread = Self {
             runtime: handle,
             stop: Some(stop),
             thread: Some(thread),
-        })
+        };
+        Ok((thread, answer))
     }
 
     pub(crate) fn runtime(&self) -> &Handle {
         &self.runtime
+    }
+}
+
+async fn live<T, F: Future<Output = ()>>(
+    setup: impl Future<Output = Result<(T, F), Error>>,
+    mut stopped: oneshot::Receiver<()>,
+    reply: oneshot::Sender<Result<T, Error>>,
+) {
+    let made = tokio::select! {
+        made = setup => made,
+        // By the message, or by the sender being dropped.
+        _ = &mut stopped => return,
+    };
+    match made {
+        Err(error) => {
+            // One who does not wait for the answer any more does not care.
+            let _ = reply.send(Err(error));
+        }
+        Ok((made, farewell)) => {
+            if reply.send(Ok(made)).is_ok() {
+                let _ = stopped.await;
+            }
+            farewell.await;
+        }
     }
 }
 

@@ -1,8 +1,13 @@
 //! How many tasks a pool may submit, and what has been consumed of it. Pure.
 
+use fleetpool_proto::limits::POOL_WINDOW_BYTES;
+
 /// Results that may be consumed before the coordinator is told, as a part of the window: small enough that it never
 /// runs dry for want of the message, large enough that the message costs nothing.
 const REPORT_PART: u64 = 8;
+/// Bytes of results after which the coordinator is told in any case: it starts nothing more while it thinks that its
+/// client is far behind.
+const REPORT_BYTES: u64 = POOL_WINDOW_BYTES / REPORT_PART;
 
 /// The credit of a pool: everything is counted from the pool's first task.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -13,6 +18,8 @@ pub(crate) struct Window {
     credit_bytes: u64,
     consumed: u64,
     reported: u64,
+    /// Bytes of the results that are consumed and not reported.
+    unreported_bytes: u64,
 }
 
 impl Window {
@@ -47,14 +54,16 @@ impl Window {
     }
 
     /// Counts results as consumed, and tells the total when it is time to say so to the coordinator.
-    pub(crate) fn consume(&mut self, tasks: u64) -> Option<u64> {
+    pub(crate) fn consume(&mut self, tasks: u64, bytes: u64) -> Option<u64> {
         self.consumed += tasks;
+        self.unreported_bytes = self.unreported_bytes.saturating_add(bytes);
         let unreported = self.consumed - self.reported;
         let window = self.credit_tasks.saturating_sub(self.reported);
-        if unreported * REPORT_PART < window {
+        if unreported * REPORT_PART < window && self.unreported_bytes < REPORT_BYTES {
             return None;
         }
         self.reported = self.consumed;
+        self.unreported_bytes = 0;
         Some(self.consumed)
     }
 }
@@ -92,6 +101,14 @@ mod tests {
         assert_eq!((0..20).filter_map(|_| window.admit(1)).count(), 10);
     }
 
+    #[test]
+    fn large_results_are_reported_before_the_coordinator_holds_back() {
+        let mut window = window(80_000, u64::MAX);
+        assert_eq!(window.consume(1, REPORT_BYTES - 1), None);
+        assert_eq!(window.consume(1, 1), Some(2));
+        assert_eq!(window.consume(1, REPORT_BYTES - 1), None);
+    }
+
     proptest! {
         /// A coordinator that gives `width` ahead of what it was told is consumed never starves the pool, and the
         /// pool never passes the credit.
@@ -105,7 +122,7 @@ mod tests {
                 prop_assert!(window.submitted() > ended, "starved at {ended} of {credit}");
                 let take = step.min(window.submitted() - ended);
                 ended += take;
-                if let Some(consumed) = window.consume(take) {
+                if let Some(consumed) = window.consume(take, take) {
                     prop_assert_eq!(consumed, ended);
                     credit = consumed + width;
                     window.grant(credit, u64::MAX);

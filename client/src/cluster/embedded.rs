@@ -1,0 +1,123 @@
+//! A whole cluster inside this process: coordinator, agent and session on one thread, no ports and no files.
+
+use std::{
+    future::Future, num::NonZero, path::PathBuf, thread::available_parallelism, time::Duration,
+};
+
+use fleetpool_agent::Link;
+use fleetpool_coordinator as coordinator;
+use fleetpool_net::{Peer, Session, local_pair};
+use fleetpool_proto::{
+    Role,
+    limits::SLOTS_MAX,
+    version::{Hello, Welcome},
+};
+use tokio::{task::JoinHandle, time::timeout};
+
+use super::{error::Error, handle::Cluster, thread::Thread};
+use crate::{park, program::Program};
+
+/// Agent and coordinator live and die together here, so no lease needs to run out.
+const LEASE: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+/// How long the end of all tasks is waited for: twice what an agent promises.
+const FAREWELL_MAX: Duration = Duration::from_secs(4);
+
+impl Cluster {
+    /// A cluster of this machine alone, with this many slots (default: the processors that this process may use). It
+    /// is gone, with everything that runs in it, when the last handle is dropped.
+    ///
+    /// The program must begin with [`fleetpool::init`](crate::init) or the agent's own
+    /// [`run_if_asked`](fleetpool_agent::spawner::run_if_asked): it is started again as the agent's helper.
+    ///
+    /// # Errors
+    /// When this machine has no room for another thread or process.
+    pub fn embedded(slots: Option<u16>) -> Result<Self, Error> {
+        let slots = slots.unwrap_or_else(processors).clamp(1, SLOTS_MAX);
+        let program = Program::local().map_err(|error| Error::Start {
+            reason: format!("cannot look at this program's file: {error}; is /proc mounted?"),
+        })?;
+        let (thread, ready) = Thread::start(embed(slots, program)).map_err(no_thread)?;
+        let ended = |_| Error::Start {
+            reason: "its thread has ended".to_owned(),
+        };
+        let (session, welcome) = park::block_on(ready).map_err(ended)??;
+        let runtime = thread.runtime().clone();
+        Ok(Self::start(session, welcome, runtime, Some(thread)))
+    }
+}
+
+pub(super) fn no_thread(error: std::io::Error) -> Error {
+    Error::Start {
+        reason: format!("no thread can be started: {error}"),
+    }
+}
+
+fn processors() -> u16 {
+    let processors = available_parallelism().map_or(1, NonZero::get);
+    u16::try_from(processors).unwrap_or(u16::MAX)
+}
+
+/// Starts everything on the current runtime. The future beside the session ends it all.
+async fn embed(
+    slots: u16,
+    program: Program,
+) -> Result<((Session, Welcome), impl Future<Output = ()>), Error> {
+    let head = coordinator::start(coordinator::Options {
+        lease: LEASE,
+        ..coordinator::Options::default()
+    });
+    let name = host_name();
+    let (session, welcome) = attach(&head, Role::Agent, &name).await?;
+    let mut options = fleetpool_agent::Options::new(name, slots, PathBuf::from(&program.path));
+    options.local_programs = vec![(program.hash, program.path)];
+    let link = Link::Session(Box::new(session), welcome);
+    let agent = tokio::spawn(run_agent(options, link, head.clone()));
+    let client = attach(&head, Role::Admin, &user_name()).await?;
+    Ok((client, farewell(head, agent)))
+}
+
+/// An agent that cannot go on takes the cluster with it, so that nobody waits for it.
+async fn run_agent(options: fleetpool_agent::Options, link: Link, head: coordinator::Handle) {
+    if let Err(error) = fleetpool_agent::run(options, link).await {
+        head.stop(&error.to_string()).await;
+    }
+}
+
+async fn farewell(head: coordinator::Handle, agent: JoinHandle<()>) {
+    head.stop("the client is done").await;
+    if timeout(FAREWELL_MAX, agent).await.is_err() {
+        tracing::warn!(
+            "the tasks of the embedded cluster do not end; its spawner goes on killing them"
+        );
+    }
+}
+
+async fn attach(
+    head: &coordinator::Handle,
+    role: Role,
+    name: &str,
+) -> Result<(Session, Welcome), Error> {
+    let (ours, theirs) = local_pair(
+        Peer::local(role, name),
+        Peer::local(Role::Coordinator, "local"),
+    );
+    let attached = head.attach(theirs, Hello::new(role, name)).await;
+    let welcome = attached.map_err(|refused| Error::Start {
+        reason: refused.reason,
+    })?;
+    Ok((ours, welcome))
+}
+
+fn host_name() -> String {
+    let name = nix::unistd::gethostname().ok();
+    let name = name.and_then(|name| name.into_string().ok());
+    name.filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "localhost".to_owned())
+}
+
+/// What this user is called where sessions are listed.
+pub(super) fn user_name() -> String {
+    let user = nix::unistd::User::from_uid(nix::unistd::geteuid());
+    let name = user.ok().flatten().map(|user| user.name);
+    name.unwrap_or_else(|| format!("uid-{}", nix::unistd::geteuid()))
+}
