@@ -1,5 +1,6 @@
 //! Questions about the fleet, and their answers. Field names are what `--json` prints.
 
+use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use crate::ids::{HostId, PoolId, Role};
@@ -46,6 +47,17 @@ pub enum Query {
         /// Its public id.
         id: String,
     },
+    /// A new identity, for a key that its future holder made (admins).
+    IdentityIssue {
+        /// What it may be.
+        role: Role,
+        /// Its id, unique in the registry.
+        id: String,
+        /// How long its certificate is valid, in seconds.
+        ttl_s: u64,
+        /// A PKCS #10 signing request in DER: proves possession of the key.
+        csr: Bytes,
+    },
     /// Who is in the registry (admins).
     IdentityList,
     /// Takes an identity out of the registry and closes its session (admins).
@@ -81,6 +93,13 @@ pub enum Answer {
         token: String,
         /// What it is called in lists.
         id: String,
+    },
+    /// An identity's certificate and the CA's; both in DER.
+    Identity {
+        /// The certificate.
+        cert: Bytes,
+        /// The CA's own.
+        ca: Bytes,
     },
     /// Tokens by id.
     Tokens(Vec<TokenView>),

@@ -1,1 +1,3 @@
 //! Simulator, real local clusters and programs that misbehave on purpose.
+
+pub mod cluster;

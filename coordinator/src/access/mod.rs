@@ -1,16 +1,22 @@
 //! Who may come in: the registry of identities, join tokens, and the CA that certifies who joins.
 
+mod gate;
 mod registry;
 mod store;
 mod tokens;
 
 use std::{collections::BTreeSet, time::Duration};
 
-use fleetpool_net::token::{CaHash, Token};
-use fleetpool_proto::view::{Answer, IdentityView, Query};
+use fleetpool_net::{Token, identity::ClusterCa};
+use fleetpool_proto::{
+    Role,
+    view::{Answer, IdentityView, Query},
+};
 
+pub use gate::IssueError;
 pub use registry::{NotInvited, Record, Registry};
 pub use store::StoreError;
+pub(crate) use store::{io_error, load, save};
 pub use tokens::{Invitation, TOKEN_TTL_MAX, TOKENS_MAX, TokenError, Tokens};
 
 /// Everything that decides who may come in.
@@ -20,8 +26,8 @@ pub struct Access {
     pub registry: Registry,
     /// Who may join.
     pub tokens: Tokens,
-    /// What join tokens pin.
-    pub ca_hash: CaHash,
+    /// Who certifies them.
+    pub ca: ClusterCa,
 }
 
 impl Access {
@@ -43,6 +49,12 @@ impl Access {
                 )),
                 Err(error) => refused(error.to_string()),
             },
+            Query::IdentityIssue {
+                role,
+                id,
+                ttl_s,
+                csr,
+            } => self.issue_identity(role, &id, &csr, ttl_s, now_s),
             Query::IdentityList => Answer::Identities(self.identities(connected, now_s)),
             Query::IdentityRevoke { id } => match self.registry.revoke(&id) {
                 Ok(true) => Answer::Ok,
@@ -60,12 +72,23 @@ impl Access {
     }
 
     fn create_token(&self, invitation: Invitation, uses: u32, ttl_s: u64, now_s: u64) -> Answer {
-        let token = Token::new(self.ca_hash);
+        let token = Token::new(self.ca.hash());
         let ttl = Duration::from_secs(ttl_s);
         match self.tokens.create(&token, invitation, uses, ttl, now_s) {
             Ok(()) => Answer::Token {
                 token: token.to_string(),
                 id: token.id,
+            },
+            Err(error) => refused(error.to_string()),
+        }
+    }
+
+    fn issue_identity(&self, role: Role, id: &str, csr: &[u8], ttl_s: u64, now_s: u64) -> Answer {
+        let ttl = Duration::from_secs(ttl_s);
+        match self.issue(Invitation::to(role), id, csr, ttl, now_s) {
+            Ok(issued) => Answer::Identity {
+                cert: issued.cert.into(),
+                ca: issued.ca.into(),
             },
             Err(error) => refused(error.to_string()),
         }

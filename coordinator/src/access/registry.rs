@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 
 use super::store::{self, StoreError};
 
+/// How long an identity whose certificate has ended is still listed, in seconds.
+const KEPT_EXPIRED_S: u64 = 30 * 24 * 3600;
+
 /// One holder of a certificate of this cluster.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Record {
@@ -93,13 +96,19 @@ impl Registry {
         Ok(Self { path, records })
     }
 
-    /// Invites the holder of `key`.
+    /// Invites the holder of `key`; tells whether its id was free. Who has been out of date for long is forgotten.
     ///
     /// # Errors
     /// When the file cannot be written; then nobody was invited.
-    pub fn insert(&self, key: KeyId, record: Record) -> Result<(), StoreError> {
-        self.change(|records| records.insert(key.to_string(), record))
-            .map(drop)
+    pub fn insert(&self, key: KeyId, record: Record, now_s: u64) -> Result<bool, StoreError> {
+        self.change(|records| {
+            records.retain(|_, old| old.expires_s + KEPT_EXPIRED_S > now_s);
+            let free = records.values().all(|old| old.id != record.id);
+            if free {
+                records.insert(key.to_string(), record);
+            }
+            free
+        })
     }
 
     /// Uninvites an identity; tells whether there was one.
@@ -144,6 +153,14 @@ impl Registry {
             .unwrap_or_default()
     }
 
+    /// Identities whose certificates have ended by this time.
+    #[must_use]
+    pub fn expired(&self, now_s: u64) -> Vec<String> {
+        let records = self.lock();
+        let expired = records.values().filter(|record| record.expires_s <= now_s);
+        expired.map(|record| record.id.clone()).collect()
+    }
+
     /// Everybody who is invited, by id.
     #[must_use]
     pub fn list(&self) -> Vec<Record> {
@@ -186,7 +203,7 @@ mod tests {
         let registry = Registry::open(dir.path()).expect("a registry");
         let (web, other) = (KeyId([1; 32]), KeyId([2; 32]));
         registry
-            .insert(web, record("web1", Role::Agent))
+            .insert(web, record("web1", Role::Agent), 0)
             .expect("written");
 
         assert_eq!(registry.admit(web, "web1", Role::Agent, 999), Ok(()));
@@ -222,7 +239,7 @@ mod tests {
         for registered in Role::ALL {
             let key = KeyId([1; 32]);
             registry
-                .insert(key, record("somebody", registered))
+                .insert(key, record("somebody", registered), 0)
                 .expect("written");
             for claimed in Role::ALL {
                 let lesser = (registered, claimed) == (Role::Admin, Role::User);
@@ -237,14 +254,30 @@ mod tests {
     }
 
     #[test]
+    fn an_id_is_one_keys_until_long_after_it_has_expired() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let registry = Registry::open(dir.path()).expect("a registry");
+        let insert = |key, now_s| {
+            registry
+                .insert(KeyId([key; 32]), record("web1", Role::Agent), now_s)
+                .ok()
+        };
+        assert_eq!(insert(1, 0), Some(true));
+        assert_eq!(insert(2, 999 + KEPT_EXPIRED_S), Some(false));
+        assert_eq!(registry.expired(999), [""; 0]);
+        assert_eq!(registry.expired(1_000), ["web1"]);
+        assert_eq!(insert(2, 1_000 + KEPT_EXPIRED_S), Some(true));
+    }
+
+    #[test]
     fn what_was_changed_is_in_the_file() {
         let dir = tempfile::tempdir().expect("a directory");
         let registry = Registry::open(dir.path()).expect("a registry");
         registry
-            .insert(KeyId([1; 32]), record("web1", Role::Agent))
+            .insert(KeyId([1; 32]), record("web1", Role::Agent), 0)
             .expect("written");
         registry
-            .insert(KeyId([2; 32]), record("alice", Role::Admin))
+            .insert(KeyId([2; 32]), record("alice", Role::Admin), 0)
             .expect("written");
         assert_eq!(registry.revoke("web1").ok(), Some(true));
         assert_eq!(registry.revoke("web1").ok(), Some(false));
@@ -257,7 +290,7 @@ mod tests {
     fn a_change_that_cannot_be_written_does_not_count() {
         let dir = tempfile::tempdir().expect("a directory");
         let registry = Registry::open(&dir.path().join("missing")).expect("a registry");
-        let error = registry.insert(KeyId([1; 32]), record("web1", Role::Agent));
+        let error = registry.insert(KeyId([1; 32]), record("web1", Role::Agent), 0);
         assert!(matches!(error, Err(StoreError::Io { .. })), "{error:?}");
         assert_eq!(registry.list(), []);
     }

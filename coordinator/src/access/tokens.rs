@@ -31,6 +31,15 @@ pub struct Invitation {
     pub labels: Vec<(String, String)>,
 }
 
+impl Invitation {
+    /// To be that, without labels.
+    #[must_use]
+    pub fn to(role: Role) -> Self {
+        let labels = Vec::new();
+        Self { role, labels }
+    }
+}
+
 /// Why a token is not made, or not taken.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]

@@ -11,4 +11,6 @@ mod queries;
 mod reader;
 mod sessions;
 
+pub(crate) use clock::wall_s;
+pub(crate) use handle::start_with;
 pub use handle::{Handle, Options, Refused, Ticket, start};

@@ -90,6 +90,11 @@ impl Outbound {
         self.sender.close(reason);
     }
 
+    /// Waits until the goodbye is on its way.
+    pub(crate) async fn finished(&self) {
+        self.sender.finished().await;
+    }
+
     /// A sender for answers that are found outside the owning task.
     pub(crate) fn sender(&self) -> Sender {
         self.sender.clone()

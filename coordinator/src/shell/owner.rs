@@ -149,6 +149,10 @@ impl Owner {
             self.turn(&mut inputs);
         }
         if let Some(done) = self.stopping.take() {
+            // Each session gives its peer a bounded time to hear the goodbye.
+            for (_, live) in self.sessions.places() {
+                live.out.finished().await;
+            }
             done.send(()).ok();
         }
     }

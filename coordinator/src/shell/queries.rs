@@ -35,6 +35,7 @@ impl Owner {
                 Query::TokenCreate { .. }
                 | Query::TokenList
                 | Query::TokenRevoke { .. }
+                | Query::IdentityIssue { .. }
                 | Query::IdentityList
                 | Query::IdentityRevoke { .. } => return self.ask_access(client, question, query),
             },
@@ -151,6 +152,7 @@ fn act(query: &Query) -> &'static str {
         Query::TokenCreate { .. } => "create join tokens",
         Query::TokenList => "list join tokens",
         Query::TokenRevoke { .. } => "revoke join tokens",
+        Query::IdentityIssue { .. } => "issue identities",
         Query::IdentityList => "list identities",
         Query::IdentityRevoke { .. } => "revoke identities",
     }
@@ -184,6 +186,15 @@ mod tests {
             ),
             (Query::TokenList, false),
             (Query::TokenRevoke { id: id.clone() }, false),
+            (
+                Query::IdentityIssue {
+                    role: Role::User,
+                    id: id.clone(),
+                    ttl_s: 1,
+                    csr: bytes::Bytes::new(),
+                },
+                false,
+            ),
             (Query::IdentityList, false),
             (Query::IdentityRevoke { id }, false),
         ];

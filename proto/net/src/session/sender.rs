@@ -101,6 +101,15 @@ impl Sender {
         self.end.wait().await
     }
 
+    /// Waits until the carrier takes nothing more: after [`close`](Self::close), until everything that was queued and
+    /// the goodbye are on their way, or the peer has not taken them in time.
+    pub async fn finished(&self) {
+        // In one process what is queued has arrived.
+        if self.twin.is_none() {
+            self.queue.closed().await;
+        }
+    }
+
     /// How the session ended, if it has.
     #[must_use]
     pub fn is_closed(&self) -> Option<Closed> {

@@ -1,0 +1,150 @@
+//! A coordinator for many hosts: the owning task, with a door in front of it.
+
+use std::{fs::File, path::PathBuf, sync::Arc, time::Duration};
+
+use fleetpool_net::{Address, BindError, Gatekeeper as _, Incoming, Listener};
+use tokio::time::{MissedTickBehavior, interval};
+
+use crate::{
+    access::Access,
+    shell::{Handle, Options, start_with, wall_s},
+    state::{State, StateError},
+};
+
+/// How often sessions are looked through for certificates that have ended meanwhile.
+const EXPIRY_CHECK_EVERY: Duration = Duration::from_secs(20);
+/// Time for the last packets of a coordinator that stops to leave the machine.
+const LINGER: Duration = Duration::from_millis(50);
+
+/// How to serve.
+#[derive(Clone, Debug)]
+pub struct ServeOptions {
+    /// The coordinator's folder, made by [`init_cluster`](crate::init_cluster).
+    pub state: PathBuf,
+    /// Where to listen: UDP and TCP of each port, and Unix sockets.
+    pub listen: Vec<Address>,
+    /// How long an agent may use its slots after it sent the renewal that was answered.
+    pub lease: Duration,
+    /// After this long without a word from a host, tasks that may not be rerun are given up as `Unknown`.
+    pub lost_after: Duration,
+}
+
+impl ServeOptions {
+    /// With the usual times.
+    #[must_use]
+    pub fn new(state: impl Into<PathBuf>, listen: Vec<Address>) -> Self {
+        let Options {
+            lease, lost_after, ..
+        } = Options::default();
+        Self {
+            state: state.into(),
+            listen,
+            lease,
+            lost_after,
+        }
+    }
+}
+
+/// Why a coordinator cannot serve.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// Its folder cannot be used.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// An address cannot be listened on.
+    #[error(transparent)]
+    Bind(#[from] BindError),
+}
+
+/// A coordinator that listens.
+#[derive(Debug)]
+pub struct Server {
+    listener: Listener,
+    handle: Handle,
+    access: Arc<Access>,
+    /// Held while it serves.
+    _lock: File,
+}
+
+impl Server {
+    /// Opens the folder and listens; peers are taken once it [runs](Self::run). Within a tokio runtime.
+    ///
+    /// # Errors
+    /// When the folder has no cluster or another coordinator, or an address cannot be had.
+    pub fn bind(options: ServeOptions) -> Result<Self, ServeError> {
+        let state = State::open(&options.state)?;
+        let cluster = state.access.ca.cluster().to_owned();
+        let access = Arc::new(state.access);
+        let listener = Listener::bind(&options.listen, state.identity, Arc::clone(&access) as _)?;
+        let core = Options {
+            cluster,
+            epoch: state.epoch,
+            lease: options.lease,
+            lost_after: options.lost_after,
+        };
+        Ok(Self {
+            listener,
+            handle: start_with(core, Some(Arc::clone(&access))),
+            access,
+            _lock: state.lock,
+        })
+    }
+
+    /// The addresses that are listened on, with their real ports.
+    #[must_use]
+    pub fn addresses(&self) -> &[Address] {
+        self.listener.addresses()
+    }
+
+    /// Reaches the coordinator inside.
+    #[must_use]
+    pub fn handle(&self) -> Handle {
+        self.handle.clone()
+    }
+
+    /// Serves until `stop` is ready, then tells everybody goodbye.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+        tokio::pin!(stop);
+        let mut expiry = interval(EXPIRY_CHECK_EVERY);
+        expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                incoming = self.listener.accept() => {
+                    tokio::spawn(introduce(self.handle.clone(), Arc::clone(&self.access), incoming));
+                }
+                _ = expiry.tick() => self.expel_expired().await,
+                () = &mut stop => break,
+            }
+        }
+        self.handle.stop("the coordinator is shut down").await;
+        tokio::time::sleep(LINGER).await;
+    }
+
+    async fn expel_expired(&self) {
+        for id in self.access.registry.expired(wall_s()) {
+            let reason = "the certificate of this identity has expired: ask an admin for a new one";
+            self.handle.expel(&id, reason).await;
+        }
+    }
+}
+
+/// Sees a peer that is proved to its place.
+async fn introduce(handle: Handle, access: Arc<Access>, incoming: Incoming) {
+    let peer = incoming.peer.clone();
+    let ticket = match handle.admit(peer.clone(), incoming.hello.clone()).await {
+        Ok(ticket) => ticket,
+        Err(refused) => {
+            tracing::info!(%peer, reason = refused.reason, "refused");
+            return incoming.refuse(&refused.reason).await;
+        }
+    };
+    match incoming.welcome(ticket.welcome.clone()).await {
+        Ok(session) => handle.serve(ticket, session).await,
+        Err(closed) => return tracing::info!(%peer, %closed, "left before it was welcomed"),
+    }
+    // It may have been revoked between the door and its place, when there was no session to close yet.
+    if let Err(reason) = access.admit(&peer) {
+        handle.expel(&peer.id, &reason).await;
+    }
+}

@@ -1,0 +1,272 @@
+//! A real cluster on loopback: a coordinator and agents as processes of the built binary, joined by token.
+//!
+//! Everything lives in a temporary folder and is ended when the [`Cluster`] is dropped.
+
+use std::{
+    fs,
+    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    thread::sleep,
+    time::{Duration, Instant},
+};
+
+use tempfile::TempDir;
+
+/// How long anything may take that is waited for here.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// Between two looks at what is waited for.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// A coordinator and its agents.
+#[derive(Debug)]
+pub struct Cluster {
+    address: SocketAddr,
+    coordinator: Child,
+    agents: Vec<Child>,
+    folder: TempDir,
+}
+
+impl Cluster {
+    /// A coordinator and so many agents (`a1`, `a2`, …) of so many slots each, all of them up.
+    ///
+    /// # Panics
+    /// When it does not come up; the logs are shown.
+    #[must_use]
+    pub fn start(agents: usize, slots: u16) -> Self {
+        let mut cluster = Self::bare();
+        for number in 1..=agents {
+            cluster.add_agent(&format!("a{number}"), slots);
+        }
+        cluster.await_hosts(agents);
+        cluster
+    }
+
+    /// A coordinator alone.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn bare() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let address = free_address();
+        let init = fleetpool(folder.path())
+            .args(["init", "--name", "test"])
+            .output()
+            .expect("init starts");
+        assert!(
+            init.status.success(),
+            "init: {}",
+            String::from_utf8_lossy(&init.stderr)
+        );
+        let coordinator = fleetpool(folder.path())
+            .args(["coordinator", "--listen", &address.to_string()])
+            .stdout(log(folder.path(), "coordinator.out"))
+            .stderr(log(folder.path(), "coordinator.log"))
+            .spawn()
+            .expect("the coordinator starts");
+        let cluster = Self {
+            address,
+            coordinator,
+            agents: Vec::new(),
+            folder,
+        };
+        cluster.until("the coordinator answers", |cluster| {
+            cluster
+                .client()
+                .arg("status")
+                .output()
+                .is_ok_and(|output| output.status.success())
+        });
+        cluster
+    }
+
+    /// Joins another agent, which dials the coordinator.
+    pub fn add_agent(&mut self, name: &str, slots: u16) {
+        self.add_agent_by(self.address, name, slots);
+    }
+
+    /// Joins another agent, which dials `address`: the coordinator's, or a proxy's to it.
+    ///
+    /// # Panics
+    /// When no token can be had.
+    pub fn add_agent_by(&mut self, address: SocketAddr, name: &str, slots: u16) {
+        let token = self
+            .client()
+            .args(["token", "create"])
+            .output()
+            .expect("token starts");
+        assert!(
+            token.status.success(),
+            "token: {}",
+            String::from_utf8_lossy(&token.stderr)
+        );
+        let file = self.folder.path().join(format!("{name}.token"));
+        fs::write(&file, &token.stdout).expect("writable");
+        let agent = Command::new(built("fleetpool"))
+            .args([
+                "agent",
+                "--coordinator",
+                &address.to_string(),
+                "--name",
+                name,
+                "--slots",
+                &slots.to_string(),
+            ])
+            .arg("--token-file")
+            .arg(&file)
+            .env("FLEETPOOL_IDENTITY", self.folder.path().join(name))
+            .env("XDG_CONFIG_HOME", self.folder.path().join(name))
+            .stdin(Stdio::null())
+            .stdout(log(self.folder.path(), &format!("{name}.out")))
+            .stderr(log(self.folder.path(), &format!("{name}.log")))
+            .spawn()
+            .expect("the agent starts");
+        self.agents.push(agent);
+    }
+
+    /// Waits until so many hosts are up.
+    ///
+    /// # Panics
+    /// When they are not in time.
+    pub fn await_hosts(&self, hosts: usize) {
+        self.until("all agents are up", |cluster| {
+            let output = cluster
+                .client()
+                .args(["hosts", "--json"])
+                .output()
+                .expect("hosts starts");
+            let listed: serde_json::Value =
+                serde_json::from_slice(&output.stdout).unwrap_or_default();
+            let up = listed
+                .as_array()
+                .into_iter()
+                .flatten()
+                .filter(|host| host["state"] == "up");
+            up.count() == hosts
+        });
+    }
+
+    /// Lets a command be a client of this cluster.
+    pub fn point<'c>(&self, command: &'c mut Command) -> &'c mut Command {
+        command
+            .env("FLEETPOOL_CLUSTER", self.address.to_string())
+            .env("FLEETPOOL_IDENTITY", self.folder.path().join("identity"))
+    }
+
+    /// The `fleetpool` command, as a client of this cluster.
+    #[must_use]
+    pub fn client(&self) -> Command {
+        let mut command = fleetpool(self.folder.path());
+        self.point(&mut command);
+        command
+    }
+
+    /// Where the coordinator listens.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// The coordinator's process.
+    #[must_use]
+    pub fn coordinator_pid(&self) -> u32 {
+        self.coordinator.id()
+    }
+
+    /// The process of the agent that was added as the `number`-th, from 0.
+    #[must_use]
+    pub fn agent_pid(&self, number: usize) -> u32 {
+        self.agents[number].id()
+    }
+
+    /// Waits for a condition.
+    ///
+    /// # Panics
+    /// When it does not come true in time; the logs are shown.
+    pub fn until(&self, what: &str, condition: impl Fn(&Self) -> bool) {
+        let start = Instant::now();
+        while !condition(self) {
+            assert!(
+                start.elapsed() < PATIENCE,
+                "waited in vain: {what}\n{}",
+                self.logs()
+            );
+            sleep(PAUSE);
+        }
+    }
+
+    fn logs(&self) -> String {
+        let entries = fs::read_dir(self.folder.path())
+            .into_iter()
+            .flatten()
+            .flatten();
+        let logs = entries
+            .map(|entry| entry.path())
+            .filter(|path| path.extension().is_some_and(|found| found == "log"));
+        logs.map(|path| {
+            format!(
+                "--- {}\n{}",
+                path.display(),
+                fs::read_to_string(&path).unwrap_or_default()
+            )
+        })
+        .collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        for process in self.agents.iter_mut().chain([&mut self.coordinator]) {
+            // It may have ended by itself, which is as good.
+            process.kill().ok();
+            process.wait().ok();
+        }
+    }
+}
+
+/// A program that Cargo has built beside the one that runs: `fleetpool`, `examples/map`.
+///
+/// # Panics
+/// When it is not there.
+#[must_use]
+pub fn built(name: &str) -> PathBuf {
+    let this = std::env::current_exe().expect("this program has a path");
+    let profile = this.ancestors().nth(2).expect("target/PROFILE/deps/this");
+    let path = profile.join(name);
+    assert!(
+        path.exists(),
+        "{} is not built: run `make build`, or `make test`",
+        path.display()
+    );
+    path
+}
+
+/// The `fleetpool` command with its files in `folder` and no settings from elsewhere.
+fn fleetpool(folder: &Path) -> Command {
+    let mut command = Command::new(built("fleetpool"));
+    command
+        .env("FLEETPOOL_IDENTITY", folder.join("identity"))
+        .env("XDG_CONFIG_HOME", folder)
+        .env_remove("FLEETPOOL_CLUSTER")
+        .stdin(Stdio::null());
+    command
+}
+
+fn log(folder: &Path, name: &str) -> Stdio {
+    fs::File::create(folder.join(name))
+        .expect("writable")
+        .into()
+}
+
+/// A port of loopback that is free for UDP and TCP. Somebody may take it before it is used, which a busy machine does about
+/// never.
+fn free_address() -> SocketAddr {
+    loop {
+        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
+        let address = tcp.local_addr().expect("bound");
+        if UdpSocket::bind(address).is_ok() {
+            return address;
+        }
+    }
+}
