@@ -236,14 +236,14 @@ mod tests {
     fn admins_may_come_as_users_and_nobody_else_as_something_else() {
         let dir = tempfile::tempdir().expect("a directory");
         let registry = Registry::open(dir.path()).expect("a registry");
-        for registered in Role::ALL {
-            let key = KeyId([1; 32]);
+        for (mark, registered) in (1..).zip(Role::ALL) {
+            let (key, id) = (KeyId([mark; 32]), registered.name());
             registry
-                .insert(key, record("somebody", registered), 0)
+                .insert(key, record(id, registered), 0)
                 .expect("written");
             for claimed in Role::ALL {
                 let lesser = (registered, claimed) == (Role::Admin, Role::User);
-                let admitted = registry.admit(key, "somebody", claimed, 0).is_ok();
+                let admitted = registry.admit(key, id, claimed, 0).is_ok();
                 assert_eq!(
                     admitted,
                     registered == claimed || lesser,

@@ -1,4 +1,5 @@
 //! The coordinator from outside: scripted peers, in this process and over loopback.
 
+mod network;
 mod sessions;
 mod support;
