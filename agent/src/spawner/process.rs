@@ -73,6 +73,7 @@ impl Spawner {
     fn new() -> io::Result<Self> {
         let single = SingleThreaded::prove()
             .ok_or_else(|| io::Error::other("the spawner must be started before any thread"))?;
+        sys::close_inherited(&single);
         prctl::set_child_subreaper(true)?;
         let _ = prctl::set_name(c"fleetpool-spawn");
         let children = child_signals()?;
@@ -199,12 +200,22 @@ impl Spawner {
     }
 }
 
-/// A descriptor that becomes readable when a child ends. SIGCHLD stays blocked from here on.
+/// A descriptor that becomes readable when a child ends. SIGCHLD stays blocked from here on, and so does what
+/// would end this process before those below it: a terminal's signals, a service manager's TERM, and the HUP that
+/// the kernel sends to groups whose parent has gone. The agent's end is the only one that counts.
 pub(crate) fn child_signals() -> nix::Result<SignalFd> {
-    let mut mask = SigSet::empty();
-    mask.add(Signal::SIGCHLD);
-    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&mask), None)?;
-    SignalFd::with_flags(&mask, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+    let mut children = SigSet::empty();
+    children.add(Signal::SIGCHLD);
+    let ends = [
+        Signal::SIGHUP,
+        Signal::SIGINT,
+        Signal::SIGQUIT,
+        Signal::SIGTERM,
+        Signal::SIGTSTP,
+    ];
+    let blocked: SigSet = ends.into_iter().chain(&children).collect();
+    sigprocmask(SigmaskHow::SIG_BLOCK, Some(&blocked), None)?;
+    SignalFd::with_flags(&children, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
 }
 
 /// Polls until one of `fds` is ready or `timeout` is over. Interruptions count as neither.

@@ -43,6 +43,13 @@ impl SingleThreaded {
     }
 }
 
+/// Closes every descriptor but the standard ones. What this process was started with beyond them is somebody
+/// else's, who may wait for its end.
+pub(crate) fn close_inherited(_only: &SingleThreaded) {
+    // SAFETY: the proof says that this is the spawner's first thread; it has opened nothing that it keeps by number.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
+}
+
 /// A child that has ended, and what it and those it waited for used.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reaped {

@@ -1,6 +1,30 @@
-//! What the agent's tests start: a spawner, as any program of fleetpool can be.
+//! What the agent's tests start: a spawner, as any program of fleetpool can be; an agent that runs one script and
+//! can be killed (`agent FOLDER SCRIPT`); and a worker of the `native` runtime.
+
+#[path = "../common/mod.rs"]
+mod common;
+mod worker;
+
+use common::Boss;
+use fleetpool_proto::pool::{PoolOptions, Spec};
 
 fn main() {
     fleetpool_agent::spawner::run_if_asked();
-    eprintln!("this program is for the agent's tests");
+    if std::env::var_os(fleetpool_proto::worker::WORKER_FD_ENV).is_some() {
+        return worker::work();
+    }
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.as_slice() {
+        [verb, folder, script] if verb == "agent" => be_an_agent(folder, script),
+        _ => eprintln!("this program is for the agent's tests"),
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn be_an_agent(folder: &str, script: &str) {
+    let mut options = common::options(1);
+    options.state_dir = Some(folder.into());
+    let mut boss = Boss::with(options, PoolOptions::default(), Spec::default()).await;
+    boss.sh(0, script).await;
+    boss.until("being killed", |_| None::<()>).await;
 }

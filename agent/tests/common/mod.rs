@@ -68,10 +68,12 @@ pub(crate) fn options(slots: u16) -> Options {
     Options::new("host", slots, probe())
 }
 
+/// The program of `tests/bin/probe.rs`: known to the tests, and what this is when it is not a test.
 pub(crate) fn probe() -> PathBuf {
-    PathBuf::from(
-        std::env::var_os("AGENT_PROBE").unwrap_or_else(|| env!("CARGO_BIN_EXE_agent-probe").into()),
-    )
+    match option_env!("CARGO_BIN_EXE_agent-probe") {
+        Some(path) => path.into(),
+        None => std::env::current_exe().unwrap(),
+    }
 }
 
 impl Boss {
