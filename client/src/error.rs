@@ -153,14 +153,6 @@ pub enum TaskError {
         /// What is known.
         message: String,
     },
-    /// Its argument could not be encoded; it was never sent.
-    #[error("the argument of task {index} cannot be sent: {message}")]
-    Encode {
-        /// Which task.
-        index: u64,
-        /// Why.
-        message: String,
-    },
     /// Its result came and could not be decoded.
     #[error("the result of task {index} cannot be read: {message}")]
     Decode {
@@ -184,7 +176,6 @@ impl TaskError {
             | Self::Cancelled { index }
             | Self::NotStarted { index, .. }
             | Self::Unknown { index, .. }
-            | Self::Encode { index, .. }
             | Self::Decode { index, .. } => *index,
         }
     }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    fmt::Display,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -129,9 +130,8 @@ impl Core {
         };
         match self.submitter.push(spec, argument, place) {
             Ok(index) => Ok(index.is_some()),
-            Err(cluster::Error::TooLarge { bytes }) => {
-                let message = cluster::Error::TooLarge { bytes }.to_string();
-                self.refuse_argument(call, position, message);
+            Err(error @ cluster::Error::TooLarge { .. }) => {
+                self.refuse_argument(call, position, error);
                 Ok(true)
             }
             Err(error) => Err(self.why(error)),
@@ -145,8 +145,10 @@ impl Core {
     }
 
     /// An argument that is never sent: its task ends in its place.
-    pub(crate) fn refuse_argument(&self, call: &Call, position: u64, message: String) {
-        let loss = encode_header(&Loss::because(message));
+    pub(crate) fn refuse_argument(&self, call: &Call, position: u64, why: impl Display) {
+        let loss = encode_header(&Loss::because(format!(
+            "its argument cannot be sent: {why}"
+        )));
         let refused = Arrived::unsent(position, Outcome::NotStarted, loss);
         self.deliver(call, refused);
     }
@@ -233,6 +235,11 @@ impl Core {
         let mut phase = lock(&self.phase);
         phase.finished = true;
         phase.wakers.drain(..).for_each(Waker::wake);
+    }
+
+    /// Whether the pool was closed and no call waits for a result.
+    pub(crate) fn is_done(&self) -> bool {
+        lock(&self.phase).closed && lock(&self.runs).is_empty()
     }
 
     /// Ready when every input that the pool was given whole has been submitted. The pool must be closed.

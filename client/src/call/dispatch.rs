@@ -34,11 +34,12 @@ fn on_event(core: &Core, event: PoolEvent, notice: &mut String) {
             core.fail(Error::Cluster(cluster::Error::Refused { reason, kind }));
         }
         PoolEvent::Lost(reason) => core.fail(Error::Cluster(cluster::Error::Lost { reason })),
-        PoolEvent::Finished => {
-            // Calls that still wait were ended by somebody else; where none do, nothing is.
+        // An end that nobody here asked for was asked for elsewhere; the last notice says by whom.
+        PoolEvent::Finished if !core.is_done() => {
             let reason = std::mem::take(notice);
             core.fail(Error::Terminated { reason });
         }
+        PoolEvent::Finished => {}
         // These come in batches.
         PoolEvent::Output { .. } | PoolEvent::Ended { .. } => {}
     }

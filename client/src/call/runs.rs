@@ -81,6 +81,10 @@ impl<C> Runs<C> {
         }
     }
 
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// Everything, when nothing more will come.
     pub(crate) fn drain(&mut self) -> Vec<Arc<C>> {
         std::mem::take(&mut self.0)

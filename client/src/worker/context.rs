@@ -17,7 +17,7 @@ pub struct TaskContext {
     pub attempt: u32,
     /// The host's name in the fleet.
     pub host: String,
-    /// The slot on that host, counted from 0.
+    /// The slot on that host, counted from 1: `$FLEETPOOL_SLOT`.
     pub slot: u16,
 }
 

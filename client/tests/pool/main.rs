@@ -1,12 +1,36 @@
 //! The pool as programs use it: a real embedded cluster, real workers. Workers are this very program, so it has a
 //! `main` of its own.
 
-#![expect(clippy::print_stdout, reason = "a test harness prints")]
+#![expect(clippy::print_stdout, reason = "a test harness and its tasks print")]
 
 mod calls;
+mod life;
 mod runner;
+
+use std::{thread, time::Duration};
+
+use fleetpool::Pool;
+
+#[fleetpool::task]
+fn square(x: u64) -> u64 {
+    x * x
+}
+
+#[fleetpool::task]
+fn sleep_ms(ms: u64) -> u64 {
+    thread::sleep(Duration::from_millis(ms));
+    ms
+}
+
+fn pool(processes: u32) -> Pool {
+    Pool::builder()
+        .cluster("local")
+        .processes(processes)
+        .build()
+        .unwrap()
+}
 
 fn main() {
     fleetpool::init();
-    runner::run(&[calls::TESTS]);
+    runner::run(&[calls::TESTS, life::TESTS]);
 }
