@@ -20,8 +20,8 @@ help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | expand -t 12
 
 .PHONY: build
-build: ## the binary, and the examples that tests run
-	$(CARGO) build --locked --workspace --bins --examples
+build: ## the binary, the examples and the tests
+	$(CARGO) build --locked --workspace --bins --examples --tests
 
 # The tests last, so that their summary is the last thing one reads.
 .PHONY: test

@@ -1,5 +1,7 @@
 //! `apply` waits for each call: the same four messages, one after another, whatever the number of processes.
 
+#![expect(clippy::print_stdout, reason = "an example shows what happens")]
+
 use std::{thread::sleep, time::Duration};
 
 #[fleetpool::task]

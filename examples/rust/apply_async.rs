@@ -1,9 +1,11 @@
 //! Four messages, three processes: `apply_async` does not wait. The fourth begins when one of the first three has ended.
 //!
 //! ```console
-//! $ cargo run --example apply_async                                 # this machine
-//! $ FLEETPOOL_CLUSTER=head:7700 cargo run --example apply_async     # a fleet
+//! $ cargo run -p fleetpool --example apply_async                                 # this machine
+//! $ FLEETPOOL_CLUSTER=head:7700 cargo run -p fleetpool --example apply_async     # a fleet
 //! ```
+
+#![expect(clippy::print_stdout, reason = "an example shows what happens")]
 
 use std::{thread::sleep, time::Duration};
 

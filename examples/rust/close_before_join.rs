@@ -1,6 +1,8 @@
 //! `join` waits for a pool to end, which an open pool never does: `close` comes first. Forgetting it is an error that says so,
 //! and a closed pool takes no more tasks.
 
+#![expect(clippy::print_stdout, reason = "an example shows what happens")]
+
 #[fleetpool::task]
 fn double(x: i32) -> i32 {
     x * 2

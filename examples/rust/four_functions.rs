@@ -1,5 +1,7 @@
 //! Four different functions in one pool of four: each slot runs whatever comes next.
 
+#![expect(clippy::print_stdout, reason = "an example shows what happens")]
+
 use std::{process, thread::sleep, time::Duration};
 
 #[fleetpool::task]

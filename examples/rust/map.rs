@@ -1,5 +1,7 @@
 //! `map` over a range: eight calls over two processes, results in the order of the inputs.
 
+#![expect(clippy::print_stdout, reason = "an example shows what happens")]
+
 use std::{thread::sleep, time::Duration};
 
 #[fleetpool::task]

@@ -1,6 +1,8 @@
 //! `map` of a function that an object holds. Functions travel by name and arguments by value, so the object goes along
 //! with each call as an argument: here it is two words.
 
+#![expect(clippy::print_stdout, reason = "an example shows what happens")]
+
 use serde::{Deserialize, Serialize};
 
 /// Writes log lines in one style.

@@ -1,5 +1,7 @@
 //! `apply_async` gives a handle at once; `get()` waits for its result.
 
+#![expect(clippy::print_stdout, reason = "an example shows what happens")]
+
 use std::{thread::sleep, time::Duration};
 
 #[fleetpool::task]

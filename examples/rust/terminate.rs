@@ -1,5 +1,7 @@
 //! `terminate` ends what runs, now: an hour of sleep is over in a moment, and nothing of it is left.
 
+#![expect(clippy::print_stdout, reason = "an example shows what happens")]
+
 use std::{
     thread::sleep,
     time::{Duration, Instant},

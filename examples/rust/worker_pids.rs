@@ -1,5 +1,7 @@
 //! Workers are reused, not recreated: 1,000 tasks run in as many processes as the pool has slots.
 
+#![expect(clippy::print_stdout, reason = "an example shows what happens")]
+
 use std::collections::BTreeSet;
 
 #[fleetpool::task]

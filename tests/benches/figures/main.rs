@@ -7,28 +7,39 @@
 
 mod commands;
 mod core;
+mod delay;
 mod floor;
 mod measure;
+mod native;
+mod pools;
 mod quic;
 mod table;
 
 use std::{
     ffi::OsStr,
-    path::PathBuf,
     process::{Command, ExitCode},
     str::FromStr,
 };
 
+use fleetpool_tests::cluster::built;
 use table::{Line, render};
 
 const CASES: &[(&str, &str)] = &[
     ("a", "commands, against bare spawn loops"),
+    ("b", "native no-ops"),
+    ("c", "one call after another"),
     ("d", "the coordinator's core alone"),
     ("e", "memory of a queued task"),
+    ("f", "large arguments and results"),
+    ("g", "agents far away"),
+    ("h", "tasks of very different lengths"),
+    ("i", "start"),
     ("floor", "what the machine does without any of our code"),
 ];
 
 fn main() -> ExitCode {
+    // Workers of the native cases are this program too.
+    fleetpool::init();
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     if let Some(("--contestant", rest)) = arguments
         .split_first()
@@ -57,9 +68,15 @@ fn main() -> ExitCode {
 
 fn run_case(case: &str) -> Vec<Line> {
     match case {
-        "a" => commands::case(&fleetpool()),
+        "a" => commands::case(&built("fleetpool")),
+        "b" => pools::throughput(),
+        "c" => pools::latency(),
         "d" => core::throughput(),
         "e" => core::memory(),
+        "f" => pools::bulk(),
+        "g" => pools::far_away(),
+        "h" => pools::heavy_tail(),
+        "i" => pools::start(),
         "floor" => floor_lines(),
         _ => vec![Line::left_out(case, "no such case")],
     }
@@ -90,6 +107,16 @@ fn run_contestant(arguments: &[&str]) {
         ["socketpair", rounds] => tell(floor::socketpair_round_trip_us(number(rounds))),
         ["quic", rounds] => tell(quic::round_trip_us(number(rounds))),
         ["quic-bulk", mib] => tell(quic::bulk_mib_s(number(mib))),
+        ["no-ops", tasks] => tell(native::no_ops_per_second(number(tasks))),
+        ["apply", calls] => tell(native::apply_us(number(calls))),
+        ["arguments", tasks, mib] => tell(native::arguments_mib_s(number(tasks), number(mib))),
+        ["results", tasks, mib] => tell(native::results_mib_s(number(tasks), number(mib))),
+        ["busy", slots, tasks, us] => tell(native::busy_percent(
+            number(slots),
+            number(tasks),
+            number(us),
+        )),
+        ["makespan", slow, fast] => tell(native::makespan_over_ideal(number(slow), number(fast))),
         ["core", hosts, tasks] => tell(core::events_per_second(number(hosts), number(tasks))),
         ["queued", tasks] => tell(core::bytes_per_queued_task(number(tasks))),
         ["spawn-true", tasks] => floor::spawn_loop(number(tasks), |_| Command::new("/bin/true")),
@@ -107,16 +134,6 @@ fn contestant(arguments: &[impl AsRef<OsStr>]) -> Command {
     let mut command = Command::new(std::env::current_exe().expect("this program has a path"));
     command.arg("--contestant").args(arguments);
     command
-}
-
-/// The binary under measurement: `FLEETPOOL_BIN`, or the one built beside this program.
-fn fleetpool() -> PathBuf {
-    if let Some(path) = std::env::var_os("FLEETPOOL_BIN") {
-        return path.into();
-    }
-    let this = std::env::current_exe().expect("this program has a path");
-    let profile = this.ancestors().nth(2).expect("target/PROFILE/deps/this");
-    profile.join("fleetpool")
 }
 
 /// How a contestant tells its figure.

@@ -70,6 +70,23 @@ fn turn(run: &mut dyn FnMut() -> f64) -> Turn {
 }
 
 impl Turns {
+    /// One turn that somebody else has measured.
+    pub(crate) fn of(figure: f64) -> Self {
+        Self(vec![Turn {
+            figure,
+            cpu: Duration::ZERO,
+        }])
+    }
+
+    /// The same turns, with a figure made of each.
+    pub(crate) fn map(&self, figure: impl Fn(&Turn) -> f64) -> Self {
+        let turns = self.0.iter().map(|turn| Turn {
+            figure: figure(turn),
+            ..*turn
+        });
+        Self(turns.collect())
+    }
+
     /// The middle figure.
     pub(crate) fn median(&self) -> f64 {
         middle(self.0.iter().map(|turn| turn.figure))
