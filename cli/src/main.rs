@@ -1,3 +1,54 @@
-//! The `fleetpool` command.
+//! The `fleetpool` command: every part of fleetpool in one binary.
+//!
+//! `main` reads the command line and turns the outcome into an exit status; each verb is a file in `commands/`. What
+//! `map` and `exec` share is `run/`, which talks to a cluster through `fleetpool::cluster` and knows no wire. It must
+//! never write to stdout what no task has printed, unless it was asked a question.
+#![forbid(unsafe_code)]
 
-fn main() {}
+mod args;
+mod commands;
+mod duration;
+mod failure;
+mod halt;
+mod input;
+mod joblog;
+mod output;
+mod results;
+mod run;
+mod target;
+mod template;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::{
+    args::Cli,
+    failure::{Exit, Failure, say},
+};
+
+fn main() -> ExitCode {
+    // Before anything else, and before there is any thread: this process may be meant to be an agent's spawner.
+    fleetpool_agent::spawner::run_if_asked();
+    let exit = match start(Cli::parse()) {
+        Ok(exit) => exit,
+        Err(failure) => {
+            if !failure.message.is_empty() {
+                say(&failure.message);
+            }
+            failure.exit
+        }
+    };
+    ExitCode::from(exit.code())
+}
+
+fn start(cli: Cli) -> Result<Exit, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(Failure::fleetpool)?;
+    let ended = runtime.block_on(commands::run(cli));
+    // A thread that waits for input cannot be waited for.
+    runtime.shutdown_background();
+    ended
+}

@@ -1,0 +1,124 @@
+//! `fleetpool agent`: offers this host's slots to a cluster.
+
+use std::{
+    io::Read as _,
+    path::{Path, PathBuf},
+};
+
+use clap::Args;
+use fleetpool_agent::{Link, Options};
+use fleetpool_net::{Address, Identity, Token, join};
+use fleetpool_proto::{Role, limits::SLOTS_MAX};
+
+use super::token::label;
+use crate::{failure::Failure, target::ClusterArgs};
+
+/// Started again as the agent's spawner; this name is right even when the file has been replaced.
+const PROGRAM: &str = "/proc/self/exe";
+
+/// Offer this host's slots to a cluster
+///
+/// The first time it needs a token, which it turns into an identity of its own; after that the identity is enough. It
+/// connects again whenever the connection breaks.
+#[derive(Args, Debug)]
+#[command(
+    after_help = "Examples:\n  fleetpool agent --coordinator head:7700 --token-file token\n  fleetpool agent --coordinator head:7700 --slots 8 --label role=web --label rack=3"
+)]
+pub(crate) struct AgentArgs {
+    /// Where the coordinator is: HOST:PORT or unix:/PATH
+    #[arg(long, value_name = "ADDR")]
+    coordinator: Address,
+    /// Tasks that may run here at once [default: one a processor]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(SLOTS_MAX)))]
+    slots: Option<u16>,
+    /// Label to be selected by (repeatable)
+    #[arg(long = "label", value_name = "K=V", value_parser = label)]
+    labels: Vec<(String, String)>,
+    /// File with a join token, `-` for stdin; needed the first time
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// The host's name in the fleet [default: its hostname]
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+}
+
+/// Serves until it is stopped.
+///
+/// # Errors
+/// When it may not join, or cannot start processes.
+pub(crate) async fn run(args: AgentArgs, cluster: &ClusterArgs) -> Result<(), Failure> {
+    super::log();
+    let name = args.name.clone().map_or_else(hostname, Ok)?;
+    let dir = cluster.agent_dir()?;
+    let identity = match &args.coordinator {
+        Address::Unix(_) => None,
+        Address::Tcp(_) => Some(Box::new(args.identity(&dir, &name).await?)),
+    };
+    let mut labels = args.labels;
+    labels.sort();
+    let options = Options {
+        labels,
+        cache_dir: Some(dir.join("programs")),
+        state_dir: Some(dir),
+        ..Options::new(name, args.slots.unwrap_or_else(processors), PROGRAM)
+    };
+    let link = Link::Dial {
+        address: args.coordinator,
+        identity,
+    };
+    fleetpool_agent::run(options, link)
+        .await
+        .map_err(Failure::fleetpool)
+}
+
+impl AgentArgs {
+    /// The identity of `dir`; one joined for with the token when there is none.
+    async fn identity(&self, dir: &Path, name: &str) -> Result<Identity, Failure> {
+        if dir.join("cert.pem").exists() {
+            return Identity::load(dir).map_err(Failure::fleetpool);
+        }
+        let Some(file) = &self.token_file else {
+            return Err(Failure::usage(format!(
+                "this agent has no identity in {} yet: give it a token with --token-file (an admin makes one with `fleetpool token create`)",
+                dir.display()
+            )));
+        };
+        let token: Token = read_token(file)?.trim().parse().map_err(Failure::usage)?;
+        let identity = join(&self.coordinator, &token, Role::Agent, name)
+            .await
+            .map_err(Failure::fleetpool)?;
+        identity.save(dir).map_err(Failure::fleetpool)?;
+        Ok(identity)
+    }
+}
+
+fn read_token(file: &Path) -> Result<String, Failure> {
+    let mut text = String::new();
+    let read = if file == Path::new("-") {
+        std::io::stdin().read_to_string(&mut text).map(|_| text)
+    } else {
+        std::fs::read_to_string(file)
+    };
+    read.map_err(|error| {
+        Failure::usage(format!(
+            "cannot read the token file {}: {error}",
+            file.display()
+        ))
+    })
+}
+
+fn hostname() -> Result<String, Failure> {
+    let name = nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok());
+    name.ok_or_else(|| {
+        Failure::usage("this host has no name that can be read: give it one with --name")
+    })
+}
+
+fn processors() -> u16 {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    u16::try_from(processors)
+        .unwrap_or(SLOTS_MAX)
+        .min(SLOTS_MAX)
+}

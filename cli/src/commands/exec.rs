@@ -1,0 +1,389 @@
+//! `fleetpool exec`: a command once on every selected host.
+
+use std::{
+    ffi::OsString,
+    io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _},
+    os::fd::AsFd as _,
+    time::Duration,
+};
+
+use clap::Args;
+use fleetpool_proto::{
+    pool::{PoolOptions, Retries},
+    view::{Answer, HostView, Query},
+};
+use nix::sys::stat::{SFlag, fstat};
+
+use super::{
+    ask,
+    hosts::nothing_matched,
+    odd,
+    tasks::{self, Habits, TaskArgs},
+};
+use crate::{
+    failure::{Exit, Failure, say},
+    halt::{Halt, How, Limit, What},
+    output::{Gather, GatherOptions, Style, TagStyle, fold::fold, table},
+    run::{
+        self, Explain, Gate, Inputs, Item, Job,
+        ended::{Pinned, Task},
+    },
+    target::ClusterArgs,
+    template::{Syntax, Template},
+};
+
+/// More hosts than this are asked about on a terminal.
+const ASK_ABOVE_HOSTS: usize = 20;
+/// Most bytes of stdin that are sent to every host.
+const STDIN_BYTES_MAX: u64 = 64 << 20;
+/// A run that waits for its stdin says so after this long.
+const STDIN_PATIENCE: Duration = Duration::from_secs(2);
+
+const HELP: &str = "\
+Hosts: a nodeset (web[01-40], also with , ! & ^), @group or label=value; '*' is all of them.
+
+{host} in the command becomes the host's name; all else is left as it is. A command that is a single word with blanks in it, or any with --shell, is a line for `sh -c` on the host.
+
+Standard input is read to its end and sent to every host, unless it is a terminal or a device such as /dev/null. In a loop that reads its own input (while read ...), say -n, as with ssh.
+
+A host that is down, or is lost while the command runs there, counts as failed. The outcome of a lost one is `unknown`: the command may have run, and is never run again by itself.
+
+Examples:
+  fleetpool exec --on 'web[01-40]' -- uptime
+  fleetpool exec --on @db --gather -- rpm -q postgresql
+  fleetpool exec --on role=web --canary 1 --batch 25% -- systemctl restart nginx
+  fleetpool exec --on '*' -- 'df -h / | tail -1' < /dev/null";
+
+/// Run a command once on every selected host
+#[derive(Args, Debug)]
+#[command(after_help = HELP)]
+pub(crate) struct ExecArgs {
+    /// Which hosts
+    #[arg(long, value_name = "SEL")]
+    on: String,
+    /// Show hosts that printed the same and ended the same as one
+    #[arg(short = 'b', long, conflicts_with_all = ["json", "line_buffer"], help_heading = "Output")]
+    gather: bool,
+    /// Of hosts that printed something else than most, show the difference (implies --gather)
+    #[arg(long, conflicts_with_all = ["json", "line_buffer"], help_heading = "Output")]
+    diff: bool,
+    /// At most N hosts at once [default: all]
+    #[arg(short, long, value_name = "N", value_parser = tasks::jobs, help_heading = "Running")]
+    jobs: Option<u32>,
+    /// Go in waves of N hosts; the next begins when all of the last have ended
+    #[arg(long, value_name = "N|N%", help_heading = "Running")]
+    batch: Option<Limit>,
+    /// Begin with a wave of N hosts
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Running")]
+    canary: Option<u64>,
+    /// Start no more hosts when more than N have failed [default: 0 with --batch or --canary]
+    #[arg(long, value_name = "N|N%", value_parser = max_fail, conflicts_with = "halt", help_heading = "Running")]
+    max_fail: Option<MaxFail>,
+    /// Do not ask, however many hosts there are
+    #[arg(short, long, help_heading = "Running")]
+    yes: bool,
+    /// Send nothing to the command's standard input
+    #[arg(short = 'n', long, help_heading = "Running")]
+    no_stdin: bool,
+    /// Run the command as a line of `sh -c`
+    #[arg(long, help_heading = "Running")]
+    shell: bool,
+    #[command(flatten)]
+    tasks: TaskArgs,
+    /// The command
+    #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
+    words: Vec<OsString>,
+}
+
+/// Hosts that may fail before no more are started.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum MaxFail {
+    Count(u64),
+    Percent(f64),
+}
+
+/// Runs the command to its end everywhere.
+///
+/// # Errors
+/// When no host matches, or fleetpool itself fails.
+pub(crate) async fn run(args: ExecArgs, cluster: &ClusterArgs) -> Result<Exit, Failure> {
+    let template =
+        Template::parse(&args.words, args.shell, &Syntax::Host).map_err(Failure::usage)?;
+    let target = cluster.target()?;
+    let cluster = target.connect(None).await?;
+    let hosts = match ask(
+        &cluster,
+        Query::Hosts {
+            on: args.on.clone(),
+        },
+    )
+    .await?
+    {
+        Answer::Hosts(hosts) if hosts.is_empty() => return Err(nothing_matched(&args.on)),
+        Answer::Hosts(hosts) => hosts,
+        answer => return Err(odd(&answer)),
+    };
+    if args.tasks.dry_run {
+        return dry_run(&template, &hosts);
+    }
+    args.confirm(&hosts)?;
+    let stdin = args.stdin().await?;
+    let past = args.tasks.past()?;
+    let recorder = args.tasks.recorder(past.as_ref(), args.habits())?;
+    let total = hosts.len() as u64;
+    let items = items(template, hosts);
+    let job = Job {
+        cluster,
+        pool: PoolOptions {
+            name: tasks::name(&args.words),
+            slots: args.jobs,
+            retries: Retries {
+                host_lost: 0,
+                ..args.tasks.retries()
+            },
+            ..PoolOptions::default()
+        },
+        spec: args.tasks.spec(stdin)?,
+        inputs: Inputs::new(items.into_iter().map(Ok), false),
+        total: Some(total),
+        past,
+        gate: args.gate(total),
+        halt: args.halt(total),
+        deadline: args.tasks.deadline,
+        progress: args.tasks.shows_progress(),
+        recorder,
+    };
+    run::run(job).await
+}
+
+/// A task a host; those that take none say why.
+fn items(template: Template, hosts: Vec<HostView>) -> Vec<Item> {
+    let item = |(seq, host): (u64, HostView)| {
+        let why_not = why_not(&host.state);
+        let pinned = Pinned {
+            id: host.id,
+            name: host.name,
+        };
+        let task = Task {
+            seq,
+            values: Vec::new(),
+            command: template.command(seq, &[]),
+            host: Some(pinned),
+        };
+        match why_not {
+            Some(why) => Item::Unsent(task, why.to_owned()),
+            None => Item::Task(task),
+        }
+    };
+    (1..).zip(hosts).map(item).collect()
+}
+
+/// Why a host in this state takes no task.
+fn why_not(state: &str) -> Option<&'static str> {
+    match state {
+        "cordoned" => Some("the host is cordoned: `fleetpool uncordon` lets tasks in again"),
+        "away" => Some("the host is down: it has lost its connection, its lease still runs"),
+        "lost" => Some("the host is down"),
+        _ => None,
+    }
+}
+
+fn dry_run(template: &Template, hosts: &[HostView]) -> Result<Exit, Failure> {
+    for (seq, host) in (1..).zip(hosts) {
+        let text = template.command(seq, &[]).text(&host.name, 1);
+        table::print_bytes(&[host.name.as_bytes(), b": ", &text].concat())?;
+    }
+    Ok(Exit::Success)
+}
+
+impl ExecArgs {
+    fn habits(&self) -> Habits {
+        let gathers = self.gather || self.diff;
+        let gather = || Style::Gathered(Gather::new(GatherOptions { diff: self.diff }));
+        Habits {
+            tags: TagStyle::Host,
+            tag: TagStyle::Host,
+            explain: if gathers {
+                Explain::Nothing
+            } else {
+                Explain::Failures
+            },
+            style: gathers.then(gather),
+        }
+    }
+
+    fn gate(&self, total: u64) -> Gate {
+        if self.batch.is_none() && self.canary.is_none() {
+            return if self.tasks.halt.stops_softly() {
+                Gate::Slots
+            } else {
+                Gate::Open
+            };
+        }
+        let size = match self.batch {
+            None => u64::MAX,
+            Some(Limit::Count(count)) => count,
+            Some(Limit::Percent(percent)) => share(total, percent).max(1),
+        };
+        Gate::waves(total, self.canary.unwrap_or(0), size)
+    }
+
+    fn halt(&self, total: u64) -> Halt {
+        let in_waves = self.batch.is_some() || self.canary.is_some();
+        let allowed = match self.max_fail {
+            _ if self.tasks.halt != Halt::Never => return self.tasks.halt,
+            Some(MaxFail::Count(count)) => count,
+            Some(MaxFail::Percent(percent)) => share(total, percent),
+            None if in_waves => 0,
+            None => return Halt::Never,
+        };
+        Halt::After {
+            how: How::Soon,
+            what: What::Fail,
+            limit: Limit::Count(allowed.saturating_add(1)),
+        }
+    }
+
+    /// Asks whether so many hosts are meant, where there is somebody to ask.
+    fn confirm(&self, hosts: &[HostView]) -> Result<(), Failure> {
+        let somebody = io::stdin().is_terminal() && io::stderr().is_terminal();
+        if self.yes || hosts.len() <= ASK_ABOVE_HOSTS || !somebody {
+            return Ok(());
+        }
+        let names = fold(hosts.iter().map(|host| host.name.as_str()));
+        let mut stderr = io::stderr();
+        let _ = write!(
+            stderr,
+            "fleetpool: run on {} hosts, {names}? [y/N] ",
+            hosts.len()
+        );
+        let mut answer = String::new();
+        let _ = io::stdin().lock().read_line(&mut answer);
+        match answer.trim() {
+            "y" | "Y" | "yes" => Ok(()),
+            _ => Err(Failure::usage("nothing was run; --yes does not ask")),
+        }
+    }
+
+    /// What is sent to every host.
+    async fn stdin(&self) -> Result<Vec<u8>, Failure> {
+        if self.no_stdin || !is_sent() {
+            return Ok(Vec::new());
+        }
+        let reading = tokio::task::spawn_blocking(read_stdin);
+        tokio::pin!(reading);
+        let read = tokio::select! {
+            read = &mut reading => read,
+            () = tokio::time::sleep(STDIN_PATIENCE) => {
+                if !self.tasks.quiet {
+                    say("reading standard input to its end, to send it to every host; -n or </dev/null sends nothing");
+                }
+                reading.await
+            }
+        };
+        read.map_err(Failure::fleetpool)?
+    }
+}
+
+/// Whether stdin is something that has an end: a file, a pipe or a socket.
+fn is_sent() -> bool {
+    fstat(io::stdin().as_fd()).is_ok_and(|stat| {
+        let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
+        matches!(kind, SFlag::S_IFREG | SFlag::S_IFIFO | SFlag::S_IFSOCK)
+    })
+}
+
+fn read_stdin() -> Result<Vec<u8>, Failure> {
+    let mut bytes = Vec::new();
+    let read = io::stdin()
+        .lock()
+        .take(STDIN_BYTES_MAX + 1)
+        .read_to_end(&mut bytes);
+    read.map_err(|error| {
+        Failure::fleetpool(format!(
+            "cannot read standard input: {error}: -n sends nothing"
+        ))
+    })?;
+    if bytes.len() as u64 > STDIN_BYTES_MAX {
+        return Err(Failure::usage(format!(
+            "standard input is over {} MiB, too much to send to every host: leave the bulk in a file that the hosts can read",
+            STDIN_BYTES_MAX >> 20
+        )));
+    }
+    Ok(bytes)
+}
+
+/// `percent` of `total`, rounded down.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "a share of the hosts of one fleet"
+)]
+fn share(total: u64, percent: f64) -> u64 {
+    (total as f64 * percent / 100.0) as u64
+}
+
+fn max_fail(text: &str) -> Result<MaxFail, String> {
+    let max = match text.strip_suffix('%') {
+        Some(percent) => percent
+            .parse()
+            .ok()
+            .filter(|percent| (0.0..=100.0).contains(percent))
+            .map(MaxFail::Percent),
+        None => text.parse().ok().map(MaxFail::Count),
+    };
+    max.ok_or_else(|| format!("`{text}` is neither a number nor a percentage: write 0, 3 or 10%"))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::args::{Cli, Verb};
+
+    fn args(line: &str) -> ExecArgs {
+        let words = format!("fleetpool exec --on web {line} -- true");
+        match Cli::try_parse_from(words.split_whitespace()).unwrap().verb {
+            Verb::Exec(args) => *args,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn waves_and_failures_allowed() {
+        let check = |line: &str, gate: Gate, limit: Option<u64>| {
+            let args = args(line);
+            assert_eq!(args.gate(10), gate, "{line}");
+            let expect = limit.map_or(Halt::Never, |limit| Halt::After {
+                how: How::Soon,
+                what: What::Fail,
+                limit: Limit::Count(limit),
+            });
+            assert_eq!(args.halt(10), expect, "{line}");
+        };
+        check("", Gate::Open, None);
+        check("--canary 1", Gate::Waves(vec![1, 10]), Some(1));
+        check("--batch 4", Gate::Waves(vec![4, 8, 10]), Some(1));
+        check(
+            "--batch 25% --max-fail 1",
+            Gate::Waves(vec![2, 4, 6, 8, 10]),
+            Some(2),
+        );
+        check(
+            "--canary 1 --batch 50% --max-fail 30%",
+            Gate::Waves(vec![1, 6, 10]),
+            Some(4),
+        );
+        check("--batch 1%", Gate::Waves((1..=10).collect()), Some(1));
+    }
+
+    #[test]
+    fn hosts_that_are_down_are_not_asked() {
+        assert_eq!(why_not("up"), None);
+        for state in ["cordoned", "away", "lost"] {
+            assert!(why_not(state).is_some(), "{state}");
+        }
+    }
+}

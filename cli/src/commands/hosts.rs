@@ -1,0 +1,82 @@
+//! `fleetpool hosts`.
+
+use clap::Args;
+use fleetpool_proto::view::{Answer, HostView, Query};
+
+use super::{ask, odd};
+use crate::{
+    failure::{Exit, Failure},
+    output::table::{self, Listed},
+    target::ClusterArgs,
+};
+
+/// List the hosts of the fleet: their state, slots and what they run
+#[derive(Args, Debug)]
+pub(crate) struct HostsArgs {
+    /// Only these: a nodeset (web[01-40]), @group or label=value
+    #[arg(
+        long,
+        value_name = "SEL",
+        default_value = "",
+        hide_default_value = true
+    )]
+    on: String,
+    /// An array of objects
+    #[arg(long)]
+    json: bool,
+}
+
+/// Lists hosts.
+///
+/// # Errors
+/// When the selector matches none, or there is no cluster to ask.
+pub(crate) async fn run(args: HostsArgs, cluster: &ClusterArgs) -> Result<(), Failure> {
+    let cluster = cluster.target()?.connect(None).await?;
+    let hosts = match ask(
+        &cluster,
+        Query::Hosts {
+            on: args.on.clone(),
+        },
+    )
+    .await?
+    {
+        Answer::Hosts(hosts) => hosts,
+        answer => return Err(odd(&answer)),
+    };
+    if hosts.is_empty() && !args.on.is_empty() {
+        return Err(nothing_matched(&args.on));
+    }
+    table::list(&hosts, args.json)
+}
+
+/// The selector names no host.
+pub(super) fn nothing_matched(on: &str) -> Failure {
+    Failure::new(
+        Exit::NothingMatched,
+        format!(
+            "no host matches `{on}`: `fleetpool hosts` lists those there are, with their labels"
+        ),
+    )
+}
+
+impl Listed for HostView {
+    const COLUMNS: &'static [&'static str] = &[
+        "HOST", "STATE", "SLOTS", "ALLOTTED", "RUNNING", "CPUS", "MEMORY", "CARRIER", "RTT",
+        "LABELS",
+    ];
+
+    fn row(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            self.state.clone(),
+            self.slots.to_string(),
+            self.allotted.to_string(),
+            self.running.to_string(),
+            self.cpus.to_string(),
+            format!("{}M", self.memory_mib),
+            self.carrier.clone(),
+            format!("{}us", self.rtt_us),
+            table::labels(&self.labels),
+        ]
+    }
+}

@@ -1,0 +1,85 @@
+//! The verbs, one file each.
+
+pub(crate) mod agent;
+pub(crate) mod cancel;
+pub(crate) mod completions;
+pub(crate) mod coordinator;
+pub(crate) mod cordon;
+pub(crate) mod exec;
+pub(crate) mod hosts;
+pub(crate) mod identity;
+pub(crate) mod init;
+pub(crate) mod jobs;
+pub(crate) mod map;
+pub(crate) mod run;
+pub(crate) mod status;
+pub(crate) mod tasks;
+pub(crate) mod token;
+
+use std::io::IsTerminal as _;
+
+use fleetpool::cluster::Cluster;
+use fleetpool_proto::view::{Answer, Query};
+
+use crate::{
+    args::{Cli, Verb},
+    failure::{Exit, Failure},
+};
+
+/// Does what the command line says.
+///
+/// # Errors
+/// When that does not work; tasks that fail are an exit status.
+pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
+    let cluster = cli.cluster;
+    match cli.verb {
+        Verb::Map(args) => map::run(*args, &cluster).await,
+        Verb::Exec(args) => exec::run(*args, &cluster).await,
+        Verb::Run(args) => run::run(&args, &cluster).map(|never| match never {}),
+        Verb::Hosts(args) => hosts::run(args, &cluster).await.map(done),
+        Verb::Jobs(args) => jobs::run(args, &cluster).await.map(done),
+        Verb::Status(args) => status::run(args, &cluster).await.map(done),
+        Verb::Cancel(args) => cancel::run(args, &cluster).await.map(done),
+        Verb::Cordon(args) => cordon::run(args, true, &cluster).await.map(done),
+        Verb::Uncordon(args) => cordon::run(args, false, &cluster).await.map(done),
+        Verb::Init(args) => init::run(&args, &cluster).map(done),
+        Verb::Coordinator(args) => coordinator::run(args, &cluster).await.map(done),
+        Verb::Agent(args) => agent::run(args, &cluster).await.map(done),
+        Verb::Token(verb) => token::run(verb, &cluster).await.map(done),
+        Verb::Identity(verb) => identity::run(verb, &cluster).await.map(done),
+        Verb::Completions(args) => completions::run(&args).map(done),
+    }
+}
+
+fn done((): ()) -> Exit {
+    Exit::Success
+}
+
+/// Asks the coordinator; a refusal is a failure.
+///
+/// # Errors
+/// When it refuses, or the session is lost.
+async fn ask(cluster: &Cluster, query: Query) -> Result<Answer, Failure> {
+    match cluster.ask(query).await.map_err(Failure::fleetpool)? {
+        Answer::Refused { reason } => Err(Failure::fleetpool(reason)),
+        answer => Ok(answer),
+    }
+}
+
+/// The coordinator answered another question than was asked.
+fn odd(answer: &Answer) -> Failure {
+    Failure::fleetpool(format!(
+        "the coordinator answered something else ({answer:?}): is it of another version?"
+    ))
+}
+
+/// Turns logging on, for verbs that stay: to stderr, `info` and above unless `$FLEETPOOL_LOG` says otherwise.
+fn log() {
+    let filter = tracing_subscriber::EnvFilter::try_from_env("FLEETPOOL_LOG");
+    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let logger = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr);
+    // Only one can be set, and only this one is.
+    let _ = logger.with_ansi(std::io::stderr().is_terminal()).try_init();
+}

@@ -1,0 +1,157 @@
+//! Submits tasks: reads inputs lazily, as far as the gate and the cluster's credit let it.
+
+use bytes::Bytes;
+use fleetpool::cluster::{Error, Submitter};
+use fleetpool_proto::SpecId;
+use tokio::sync::{mpsc, watch};
+
+use super::ended::{Ended, Task};
+use crate::{failure::Failure, joblog::Past};
+
+/// Inputs that a reading thread may be ahead of the feeder.
+const READ_AHEAD: usize = 256;
+/// After so many tasks in a row, others get their turn.
+const TURN_TASKS: u32 = 256;
+
+/// Something to do.
+#[derive(Debug)]
+pub(crate) enum Item {
+    /// A task to submit.
+    Task(Task),
+    /// A task that cannot be submitted, and why.
+    Unsent(Task, String),
+}
+
+type Items = Box<dyn Iterator<Item = Result<Item, Failure>> + Send>;
+
+/// Where tasks come from.
+pub(crate) enum Inputs {
+    /// They are there when asked for.
+    Ready(Items),
+    /// They may have to be waited for: a thread does.
+    Awaited(mpsc::Receiver<Result<Item, Failure>>),
+}
+
+impl Inputs {
+    /// Reads `items`, on a thread of their own if reading may take its time.
+    pub(crate) fn new(
+        items: impl Iterator<Item = Result<Item, Failure>> + Send + 'static,
+        waits: bool,
+    ) -> Self {
+        if !waits {
+            return Self::Ready(Box::new(items));
+        }
+        let (sender, receiver) = mpsc::channel(READ_AHEAD);
+        std::thread::spawn(move || {
+            let mut items = items;
+            while let Some(item) = items.next()
+                && sender.blocking_send(item).is_ok()
+            {}
+        });
+        Self::Awaited(receiver)
+    }
+
+    async fn next(&mut self) -> Option<Result<Item, Failure>> {
+        match self {
+            Self::Ready(items) => items.next(),
+            Self::Awaited(items) => items.recv().await,
+        }
+    }
+}
+
+impl std::fmt::Debug for Inputs {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Inputs")
+    }
+}
+
+/// What the engine is told: in the same breath as the cluster, so that no event comes before it.
+#[derive(Debug)]
+pub(super) enum Fed {
+    /// This task has this index now.
+    Submitted(u64, Task),
+    /// The joblog says that this one need not run.
+    Skipped(u64),
+    /// This one could not be sent.
+    Unsent(Box<Ended>),
+}
+
+/// Feeds one pool.
+#[derive(Debug)]
+pub(super) struct Feeder {
+    pub(super) inputs: Inputs,
+    pub(super) past: Option<Past>,
+    pub(super) submitter: Submitter,
+    pub(super) spec: SpecId,
+    /// Tasks below this index may be submitted.
+    pub(super) limit: watch::Receiver<u64>,
+    pub(super) engine: mpsc::UnboundedSender<Fed>,
+}
+
+impl Feeder {
+    /// Submits everything, and closes the pool.
+    ///
+    /// # Errors
+    /// When an input cannot be read, or the joblog is of another run.
+    pub(super) async fn run(mut self) -> Result<(), Failure> {
+        let fed = self.feed().await;
+        self.submitter.close();
+        fed
+    }
+
+    async fn feed(&mut self) -> Result<(), Failure> {
+        let (mut submitted, mut turn) = (0, 0);
+        while let Some(item) = self.inputs.next().await {
+            match item? {
+                Item::Unsent(task, reason) => {
+                    self.tell(Fed::Unsent(Box::new(Ended::unsent(task, reason))))
+                }
+                Item::Task(task) if self.is_done(&task)? => self.tell(Fed::Skipped(task.seq)),
+                Item::Task(task) => {
+                    if self
+                        .limit
+                        .wait_for(|limit| submitted < *limit)
+                        .await
+                        .is_err()
+                        || !self.submit(task).await?
+                    {
+                        return Ok(());
+                    }
+                    submitted += 1;
+                }
+            }
+            turn += 1;
+            if turn % TURN_TASKS == 0 {
+                tokio::task::yield_now().await;
+            }
+        }
+        Ok(())
+    }
+
+    fn is_done(&self, task: &Task) -> Result<bool, Failure> {
+        self.past
+            .as_ref()
+            .map_or(Ok(false), |past| past.covers(task))
+            .map_err(Failure::fleetpool)
+    }
+
+    /// Whether there is any point in going on.
+    async fn submit(&self, task: Task) -> Result<bool, Failure> {
+        let payload: Bytes = task.command.payload().map_err(Failure::fleetpool)?;
+        let host = task.host.as_ref().map(|host| host.id);
+        match self.submitter.submit(self.spec, host, payload).await {
+            Ok(index) => self.tell(Fed::Submitted(index, task)),
+            Err(error @ Error::TooLarge { .. }) => {
+                return Err(Failure::fleetpool(format!("task {}: {error}", task.seq)));
+            }
+            // The events say why.
+            Err(_) => return Ok(false),
+        }
+        Ok(true)
+    }
+
+    /// Tells the engine, which is gone only when nobody wants to know any more.
+    fn tell(&self, fed: Fed) {
+        let _ = self.engine.send(fed);
+    }
+}

@@ -1,0 +1,198 @@
+//! Everything that keeps what becomes of tasks: the output, the joblog, the results, the progress line.
+
+use std::io;
+
+use fleetpool_proto::{Outcome, message::Stream};
+
+use super::{
+    ended::{Ended, Task},
+    verdict::Verdict,
+};
+use crate::{
+    failure::{Exit, Failure},
+    joblog::Joblog,
+    output::{Printer, Progress, Stdio},
+    results::Results,
+};
+
+/// Losses that are explained one by one; the rest is counted.
+const EXPLAINED_MAX: u64 = 5;
+
+/// Which ends of tasks fleetpool itself says something about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Explain {
+    /// Those that tasks cannot tell of themselves: losses.
+    Losses,
+    /// All that failed, by host.
+    Failures,
+    /// None: they are shown otherwise.
+    Nothing,
+}
+
+/// Keeps a run.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    pub(crate) printer: Printer,
+    pub(crate) stdio: Stdio,
+    pub(crate) joblog: Option<Joblog>,
+    pub(crate) results: Option<Results>,
+    pub(crate) explain: Explain,
+    /// Nothing is said but what tasks say.
+    pub(crate) quiet: bool,
+    pub(crate) progress: Option<Progress>,
+    pub(crate) explained: u64,
+    pub(crate) first_failure: Option<String>,
+}
+
+impl Recorder {
+    /// A task printed something.
+    pub(super) fn output(
+        &mut self,
+        task: &Task,
+        host: &str,
+        attempt: u32,
+        stream: Stream,
+        bytes: &[u8],
+    ) -> Result<(), Failure> {
+        let anew = self
+            .printer
+            .output(task, host, attempt, stream, bytes)
+            .map_err(spooling)?;
+        match &mut self.results {
+            Some(results) => results
+                .output(task, stream, bytes, anew)
+                .map_err(Failure::fleetpool),
+            None => Ok(()),
+        }
+    }
+
+    /// A task has ended; `counts` when it did so by itself.
+    pub(super) fn ended(&mut self, ended: &Ended, counts: bool) -> Result<(), Failure> {
+        let (stdout_bytes, printed) = self.printer.printed(ended.task.seq);
+        if let Some(joblog) = self.joblog.as_mut().filter(|_| counts) {
+            joblog
+                .note(ended, stdout_bytes)
+                .map_err(Failure::fleetpool)?;
+        }
+        if let Some(results) = self.results.as_mut().filter(|_| counts) {
+            let record = results
+                .wants_output()
+                .then(|| self.printer.record(ended))
+                .transpose()
+                .map_err(spooling)?;
+            results
+                .ended(ended, printed, record.as_ref())
+                .map_err(Failure::fleetpool)?;
+        }
+        self.printer.ended(ended).map_err(spooling)?;
+        if counts { self.explain(ended) } else { Ok(()) }
+    }
+
+    /// Whether a printed task must also be kept.
+    pub(crate) fn keeps(results: Option<&Results>) -> bool {
+        results.is_some_and(Results::wants_output)
+    }
+
+    /// Says in words what is not plain from what the task has printed.
+    fn explain(&mut self, ended: &Ended) -> Result<(), Failure> {
+        if ended.leaked > 0 {
+            self.explain_once(&format!(
+                "{} left {} processes running, which were ended",
+                name(ended),
+                ended.leaked
+            ))?;
+        }
+        if ended.outcome.is_success() {
+            return Ok(());
+        }
+        if self.first_failure.is_none() {
+            self.first_failure = Some(format!("{}: {}", name(ended), ended.words()));
+        }
+        match self.explain {
+            Explain::Failures => self.note(&format!("{}: {}", ended.host, ended.words())),
+            Explain::Losses if ended.outcome != Outcome::Failed => self.explain_once(&format!(
+                "{} ({}): {}",
+                name(ended),
+                ended.text(),
+                ended.words()
+            )),
+            Explain::Losses | Explain::Nothing => Ok(()),
+        }
+    }
+
+    fn explain_once(&mut self, text: &str) -> Result<(), Failure> {
+        self.explained += 1;
+        match self.explained {
+            ..=EXPLAINED_MAX => self.note(text),
+            _ => Ok(()),
+        }
+    }
+
+    /// fleetpool itself has something to say.
+    pub(super) fn note(&mut self, text: &str) -> Result<(), Failure> {
+        if self.quiet {
+            return Ok(());
+        }
+        self.printer.note(text).map_err(spooling)
+    }
+
+    /// The last words.
+    pub(super) fn finish(&mut self, verdict: &Verdict, total: Option<u64>) -> Result<(), Failure> {
+        if let Some(progress) = self.progress.take() {
+            progress.finish();
+        }
+        self.printer.finish().map_err(spooling)?;
+        if let Some(first) = self
+            .first_failure
+            .take()
+            .filter(|_| self.explain == Explain::Losses)
+        {
+            let all = total.map_or_else(String::new, |total| format!(" of {total}"));
+            let more = match self.explained.saturating_sub(EXPLAINED_MAX) {
+                0 => String::new(),
+                more => format!("; {more} more were lost in such ways"),
+            };
+            self.note(&format!(
+                "{}{all} tasks failed, first {first}{more}",
+                verdict.counts.failed
+            ))?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is due. Cancel-safe.
+    pub(super) async fn flush(&mut self) -> Result<(), Failure> {
+        if !self.printer.is_due() && self.stdio.is_idle() {
+            return Ok(());
+        }
+        if let Some(progress) = &self.progress {
+            progress.hide();
+        }
+        self.stdio.flush(&mut self.printer).await.map_err(writing)
+    }
+}
+
+fn name(ended: &Ended) -> String {
+    match ended.host.as_str() {
+        "" => format!("task {}", ended.task.seq),
+        host => format!("task {} on {host}", ended.task.seq),
+    }
+}
+
+fn spooling(error: io::Error) -> Failure {
+    let folder = std::env::temp_dir();
+    Failure::fleetpool(format!(
+        "cannot keep output that waits for its turn in {}: {error}: make room there, or name another folder with TMPDIR; with --joblog, --resume goes on from here",
+        folder.display()
+    ))
+}
+
+fn writing(error: io::Error) -> Failure {
+    match error.kind() {
+        io::ErrorKind::BrokenPipe => Failure::broken_pipe(),
+        _ => Failure::new(
+            Exit::Fleetpool,
+            format!("cannot write output: {error}: with --joblog, --resume goes on from here"),
+        ),
+    }
+}
