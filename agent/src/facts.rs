@@ -1,9 +1,10 @@
-//! What an agent tells about its host when it registers.
+//! The host an agent is on: what it tells about it when it registers, and what it needs of it.
 
 use std::fs;
 
 use fleetpool_net::Carrier;
 use fleetpool_proto::message::Registration;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::Options;
 
@@ -36,6 +37,23 @@ pub(crate) fn registration_on(facts: &Registration, carrier: Carrier) -> Box<Reg
 pub(crate) fn processors() -> u32 {
     let count = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+/// Descriptors that a worker takes here at most: its keeper's socket, its own, and its pipes.
+const DESCRIPTORS_A_SLOT: u64 = 4;
+/// Descriptors for everything else.
+const DESCRIPTORS_SPARE: u64 = 128;
+
+/// Raises this process's limit of open files where the slots need more, as far as it may be raised. What runs on the
+/// slots inherits it, so it is left alone where it is enough.
+pub(crate) fn make_room_for_descriptors(slots: u16) {
+    let wanted = u64::from(slots) * DESCRIPTORS_A_SLOT + DESCRIPTORS_SPARE;
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return;
+    };
+    if soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard).is_err() {
+        tracing::warn!(soft, wanted, "cannot raise the limit of open files: not all slots may be usable");
+    }
 }
 
 /// Differs between two lives of an agent: the kernel's own random numbers.

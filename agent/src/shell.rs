@@ -52,6 +52,7 @@ pub async fn run(options: Options, link: Link) -> Result<(), Error> {
         Some(folder) => Some(crate::state::lock(folder).await?),
         None => None,
     };
+    facts::make_room_for_descriptors(options.slots);
     let mut shell = Shell::new(options, lock)?;
     match link {
         Link::Session(session, welcome) => shell.link_up(*session, &welcome),
@@ -393,7 +394,8 @@ impl Shell {
 
     /// Sends what the session takes now.
     fn send(&mut self) {
-        let Some(up) = self.link.as_ref().filter(|up| up.registered) else {
+        let usable = |up: &&Up| up.registered && up.sender.is_closed().is_none();
+        let Some(up) = self.link.as_ref().filter(usable) else {
             return;
         };
         while let Some(Outbound { frame, room }) = self.outbox.pop_front() {

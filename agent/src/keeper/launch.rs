@@ -17,10 +17,7 @@ use nix::{
     errno::Errno,
     fcntl::{OFlag, open},
     spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn},
-    sys::{
-        signal::{SigSet, Signal},
-        stat::Mode,
-    },
+    sys::{signal::SigSet, stat::Mode},
     unistd::{AccessFlags, Pid, access, chdir, fchdir},
 };
 
@@ -143,17 +140,11 @@ impl Launcher {
     }
 }
 
-/// Signals as a fresh process expects them: this process blocks SIGCHLD and ignores SIGPIPE, and the agent may
-/// have been started by `nohup` or a shell's `&`.
+/// Signals as a fresh process expects them: this process blocks and ignores some, and the agent may have been
+/// started by `nohup` or a shell's `&`. (To name all of them is cheaper, too: libc asks about those not named.)
 fn attributes() -> nix::Result<PosixSpawnAttr> {
     let mut attributes = PosixSpawnAttr::init()?;
-    let default = [
-        Signal::SIGPIPE,
-        Signal::SIGHUP,
-        Signal::SIGINT,
-        Signal::SIGQUIT,
-    ];
-    attributes.set_sigdefault(&default.into_iter().collect::<SigSet>())?;
+    attributes.set_sigdefault(&SigSet::all())?;
     attributes.set_sigmask(&SigSet::empty())?;
     attributes.set_pgroup(Pid::from_raw(0))?;
     attributes.set_flags(

@@ -53,7 +53,7 @@ pub(crate) fn run(mut descriptors: Vec<OwnedFd>) -> i32 {
     let socket = descriptors.remove(0);
     let served = Keeper::new(socket, descriptors).and_then(Keeper::serve);
     served.unwrap_or_else(|error| {
-        tracing::error!(%error, "a keeper cannot go on");
+        eprintln!("fleetpool: a keeper cannot go on: {error}");
         1
     })
 }

@@ -47,7 +47,7 @@ pub(super) fn run() -> ! {
         Ok(Fate::Keeper(descriptors, _lock)) => keeper::run(descriptors),
         Ok(Fate::End) => 0,
         Err(error) => {
-            tracing::error!(%error, "the spawner cannot go on");
+            eprintln!("fleetpool: the spawner cannot go on: {error}");
             1
         }
     };
@@ -132,7 +132,7 @@ impl Spawner {
             Ok(None) => return Some(descriptors),
             Ok(Some(pid)) => drop(self.keepers.insert(pid, socket)),
             // The agent sees the socket close, and says that the worker could not be started.
-            Err(error) => tracing::error!(%error, "cannot fork a keeper"),
+            Err(error) => eprintln!("fleetpool: cannot fork a keeper: {error}"),
         }
         None
     }

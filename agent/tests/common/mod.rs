@@ -15,7 +15,7 @@ use fleetpool_proto::{
     Attempt, Message as _, Outcome, Payloads, PoolId, Role, SpecId,
     command::{CommandEnd, CommandTask, Word},
     frame::{decode_header, encode_header},
-    message::{FromAgent, GrantRow, ReportRow, StartedRow, Stream, TaskRow, ToAgent},
+    message::{FromAgent, GrantRow, HeldRow, HeldState, ReportRow, StartedRow, Stream, TaskRow, ToAgent},
     outcome::Loss,
     pool::{PoolOptions, Spec},
     version::Welcome,
@@ -38,7 +38,7 @@ pub(crate) struct Boss {
     pub(crate) retracted: Vec<u64>,
     pub(crate) unfit: Option<String>,
     pub(crate) wanted: Vec<fleetpool_proto::pool::ContentHash>,
-    pub(crate) deaf: bool,
+    pub(crate) held: Option<Vec<HeldRow>>,
     allotments: u64,
 }
 
@@ -115,7 +115,6 @@ impl Boss {
             retracted: Vec::new(),
             unfit: None,
             wanted: Vec::new(),
-            deaf: false,
             allotments: 0,
         }
     }
@@ -278,7 +277,8 @@ impl Boss {
             }
             FromAgent::PoolUnfit { reason, .. } => self.unfit = Some(reason),
             FromAgent::NeedContent { hash, .. } => self.wanted.push(hash),
-            FromAgent::Register(_) | FromAgent::Allotted { .. } => {}
+            FromAgent::Register(registration) => self.held = Some(registration.held),
+            FromAgent::Allotted { .. } => {}
         }
     }
 
@@ -302,6 +302,32 @@ impl Boss {
     pub(crate) async fn leave(self) -> Result<(), Error> {
         self.session.sender.close("the test is over");
         self.agent.await.unwrap()
+    }
+
+    /// Loses the session; the agent comes back by another, and says everything again.
+    pub(crate) fn lose_session(&mut self) {
+        self.session.sender.close("the test wants to see it again");
+        self.ends.clear();
+        self.held = None;
+    }
+
+    pub(crate) fn rejoin(&mut self, session: Session) {
+        self.session = session;
+    }
+
+    /// Waits for a process's end without hearing what the agent says.
+    pub(crate) async fn until_gone(&self, pid: i32) {
+        let deadline = Instant::now() + PATIENCE;
+        while is_alive(pid) {
+            assert!(Instant::now() < deadline, "{pid} lives on");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    /// What the agent says that it holds.
+    pub(crate) async fn holds(&mut self) -> Vec<(u64, HeldState)> {
+        let held = self.until("the registration", |boss| boss.held.clone()).await;
+        held.iter().map(|row| (row.index, row.state)).collect()
     }
 
     pub(crate) fn agent_is_over(&self) -> bool {

@@ -1,0 +1,171 @@
+//! The link to the coordinator, over real sockets: dialled, lost, dialled again; and the lease (G1).
+
+mod common;
+
+use std::{path::Path, sync::Arc, time::Duration};
+
+use common::{Boss, SPEC, is_alive, options, pid_in};
+use fleetpool_agent::{Error, Link, run};
+use fleetpool_net::{
+    Address, ConnectError, Gatekeeper, Listener, Peer, Session,
+    identity::{ClusterCa, Identity, Issued, ServerIdentity},
+};
+use fleetpool_proto::{
+    Outcome, Role,
+    join::JoinRequest,
+    message::HeldState,
+    pool::{PoolOptions, Retries, Spec},
+    version::Welcome,
+};
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Where agents are let in.
+struct Door {
+    listener: Listener,
+    ca: ClusterCa,
+    lease: Duration,
+}
+
+struct Everybody;
+
+impl Gatekeeper for Everybody {
+    fn admit(&self, _: &Peer) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn join(&self, _: JoinRequest, _: &str) -> Result<Issued, String> {
+        Err("nobody joins here".into())
+    }
+}
+
+impl Door {
+    async fn open(address: &str, lease: Duration) -> Self {
+        let ca = ClusterCa::create("test").unwrap();
+        let server = ServerIdentity::new(ca.identity(Role::Coordinator, "boss", DAY).unwrap()).unwrap();
+        let addresses = [address.parse::<Address>().unwrap()];
+        let listener = Listener::bind(&addresses, server, Arc::new(Everybody)).await.unwrap();
+        Self { listener, ca, lease }
+    }
+
+    fn link(&self) -> Link {
+        let identity: Identity = self.ca.identity(Role::Agent, "host", DAY).unwrap();
+        Link::Dial {
+            address: self.listener.addresses()[0].clone(),
+            identity: Some(Box::new(identity)),
+        }
+    }
+
+    async fn next(&mut self) -> Session {
+        let incoming = tokio::time::timeout(common::PATIENCE, self.listener.accept()).await.unwrap();
+        let welcome = Welcome {
+            lease_ms: self.lease.as_millis().try_into().unwrap(),
+            ..Welcome::default()
+        };
+        incoming.welcome(welcome).await.unwrap()
+    }
+
+    /// An agent that has dialled, with one pool.
+    async fn boss(&mut self, slots: u16, pool: PoolOptions) -> Boss {
+        let agent = tokio::spawn(run(options(slots), self.link()));
+        let mut boss = Boss::over(self.next().await, agent);
+        boss.open(pool).await;
+        boss.define(SPEC, Spec::default()).await;
+        boss.allot(slots).await;
+        boss
+    }
+}
+
+async fn begun(boss: &mut Boss, file: &Path) -> i32 {
+    boss.until("its pid", |_| pid_in(file)).await
+}
+
+#[tokio::test]
+async fn a_lost_session_loses_no_task_and_no_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let [pid, go] = ["pid", "go"].map(|name| folder.path().join(name));
+    let mut door = Door::open("127.0.0.1:0", DAY).await;
+    let mut boss = door.boss(2, PoolOptions::default()).await;
+    let end = boss.run_sh(0, "echo first").await;
+    let script = format!("echo $$ > {}; until [ -e {} ]; do sleep 0.01; done; echo second", pid.display(), go.display());
+    boss.sh(1, &script).await;
+    begun(&mut boss, &pid).await;
+    boss.lose_session();
+    boss.rejoin(door.next().await);
+    assert_eq!(boss.holds().await, [(0, HeldState::Ended), (1, HeldState::Running)]);
+    assert_eq!(boss.end(0).await.row, end.row);
+    std::fs::write(&go, "").unwrap();
+    // Nobody listens while it ends and prints.
+    boss.lose_session();
+    let ended = pid_in(&pid).unwrap();
+    boss.until_gone(ended).await;
+    boss.rejoin(door.next().await);
+    assert_eq!(boss.end(1).await.outcome(), Outcome::Done);
+    assert_eq!(boss.stdout(1), "second\n");
+}
+
+/// What a lost lease does to a task of a pool that may lose its host this often.
+async fn after_the_lease(host_lost: u32) -> (bool, Vec<(u64, HeldState)>) {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pid");
+    let pool = PoolOptions {
+        retries: Retries { host_lost, ..Retries::default() },
+        ..PoolOptions::default()
+    };
+    let lease = Duration::from_millis(500);
+    let mut door = Door::open("127.0.0.1:0", lease).await;
+    let mut boss = door.boss(1, pool).await;
+    boss.sh(0, &format!("echo $$ > {}; exec sleep 1000", file.display())).await;
+    let pid = begun(&mut boss, &file).await;
+    boss.lose_session();
+    let lost = std::time::Instant::now();
+    // Twice the lease and the time to kill: the coordinator would have granted the task elsewhere by then.
+    while is_alive(pid) && lost.elapsed() < 2 * lease + Duration::from_secs(2) {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    let survived = is_alive(pid);
+    boss.rejoin(door.next().await);
+    (survived, boss.holds().await)
+}
+
+#[tokio::test]
+async fn a_lease_that_runs_out_ends_what_may_run_again() {
+    assert_eq!(after_the_lease(3).await, (false, vec![]));
+}
+
+#[tokio::test]
+async fn what_may_not_run_twice_runs_on_without_a_lease() {
+    assert_eq!(after_the_lease(0).await, (true, vec![(0, HeldState::Running)]));
+}
+
+#[tokio::test]
+async fn an_agent_that_is_early_waits_for_its_coordinator() {
+    let folder = tempfile::tempdir().unwrap();
+    let address = format!("unix:{}", folder.path().join("socket").display());
+    let link = Link::Dial {
+        address: address.parse().unwrap(),
+        identity: None,
+    };
+    let agent = tokio::spawn(run(options(1), link));
+    tokio::task::yield_now().await;
+    let mut door = Door::open(&address, DAY).await;
+    let mut boss = Boss::over(door.next().await, agent);
+    assert_eq!(boss.holds().await, []);
+}
+
+#[tokio::test]
+async fn an_identity_that_cannot_do_is_said_at_once() {
+    let address: Address = "127.0.0.1:1".parse().unwrap();
+    let link = Link::Dial { address, identity: None };
+    let error = run(options(1), link).await.unwrap_err();
+    assert!(matches!(&error, Error::Connect(error) if matches!(**error, ConnectError::NoIdentity { .. })), "{error}");
+}
+
+#[tokio::test]
+async fn a_spawner_that_is_not_there_is_said_at_once() {
+    let mut options = options(1);
+    options.spawner = "/surely/no/such/program".into();
+    let address: Address = "127.0.0.1:1".parse().unwrap();
+    let error = run(options, Link::Dial { address, identity: None }).await.unwrap_err();
+    assert!(error.to_string().contains("/surely/no/such/program"), "{error}");
+}
