@@ -52,7 +52,11 @@ pub(crate) fn make_room_for_descriptors(slots: u16) {
         return;
     };
     if soft < wanted && setrlimit(Resource::RLIMIT_NOFILE, wanted.min(hard), hard).is_err() {
-        tracing::warn!(soft, wanted, "cannot raise the limit of open files: not all slots may be usable");
+        tracing::warn!(
+            soft,
+            wanted,
+            "cannot raise the limit of open files: not all slots may be usable"
+        );
     }
 }
 

@@ -42,10 +42,15 @@ impl Gatekeeper for Everybody {
 impl Door {
     async fn open(address: &str, lease: Duration) -> Self {
         let ca = ClusterCa::create("test").unwrap();
-        let server = ServerIdentity::new(ca.identity(Role::Coordinator, "boss", DAY).unwrap()).unwrap();
+        let server =
+            ServerIdentity::new(ca.identity(Role::Coordinator, "boss", DAY).unwrap()).unwrap();
         let addresses = [address.parse::<Address>().unwrap()];
-        let listener = Listener::bind(&addresses, server, Arc::new(Everybody)).await.unwrap();
-        Self { listener, ca, lease }
+        let listener = Listener::bind(&addresses, server, Arc::new(Everybody)).unwrap();
+        Self {
+            listener,
+            ca,
+            lease,
+        }
     }
 
     fn link(&self) -> Link {
@@ -57,7 +62,9 @@ impl Door {
     }
 
     async fn next(&mut self) -> Session {
-        let incoming = tokio::time::timeout(common::PATIENCE, self.listener.accept()).await.unwrap();
+        let incoming = tokio::time::timeout(common::PATIENCE, self.listener.accept())
+            .await
+            .unwrap();
         let welcome = Welcome {
             lease_ms: self.lease.as_millis().try_into().unwrap(),
             ..Welcome::default()
@@ -87,12 +94,19 @@ async fn a_lost_session_loses_no_task_and_no_report() {
     let mut door = Door::open("127.0.0.1:0", DAY).await;
     let mut boss = door.boss(2, PoolOptions::default()).await;
     let end = boss.run_sh(0, "echo first").await;
-    let script = format!("echo $$ > {}; until [ -e {} ]; do sleep 0.01; done; echo second", pid.display(), go.display());
+    let script = format!(
+        "echo $$ > {}; until [ -e {} ]; do sleep 0.01; done; echo second",
+        pid.display(),
+        go.display()
+    );
     boss.sh(1, &script).await;
     begun(&mut boss, &pid).await;
     boss.lose_session();
     boss.rejoin(door.next().await);
-    assert_eq!(boss.holds().await, [(0, HeldState::Ended), (1, HeldState::Running)]);
+    assert_eq!(
+        boss.holds().await,
+        [(0, HeldState::Ended), (1, HeldState::Running)]
+    );
     assert_eq!(boss.end(0).await.row, end.row);
     std::fs::write(&go, "").unwrap();
     // Nobody listens while it ends and prints.
@@ -109,13 +123,17 @@ async fn after_the_lease(host_lost: u32) -> (bool, Vec<(u64, HeldState)>) {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("pid");
     let pool = PoolOptions {
-        retries: Retries { host_lost, ..Retries::default() },
+        retries: Retries {
+            host_lost,
+            ..Retries::default()
+        },
         ..PoolOptions::default()
     };
     let lease = Duration::from_millis(500);
     let mut door = Door::open("127.0.0.1:0", lease).await;
     let mut boss = door.boss(1, pool).await;
-    boss.sh(0, &format!("echo $$ > {}; exec sleep 1000", file.display())).await;
+    boss.sh(0, &format!("echo $$ > {}; exec sleep 1000", file.display()))
+        .await;
     let pid = begun(&mut boss, &file).await;
     boss.lose_session();
     let lost = std::time::Instant::now();
@@ -135,7 +153,10 @@ async fn a_lease_that_runs_out_ends_what_may_run_again() {
 
 #[tokio::test]
 async fn what_may_not_run_twice_runs_on_without_a_lease() {
-    assert_eq!(after_the_lease(0).await, (true, vec![(0, HeldState::Running)]));
+    assert_eq!(
+        after_the_lease(0).await,
+        (true, vec![(0, HeldState::Running)])
+    );
 }
 
 #[tokio::test]
@@ -156,9 +177,15 @@ async fn an_agent_that_is_early_waits_for_its_coordinator() {
 #[tokio::test]
 async fn an_identity_that_cannot_do_is_said_at_once() {
     let address: Address = "127.0.0.1:1".parse().unwrap();
-    let link = Link::Dial { address, identity: None };
+    let link = Link::Dial {
+        address,
+        identity: None,
+    };
     let error = run(options(1), link).await.unwrap_err();
-    assert!(matches!(&error, Error::Connect(error) if matches!(**error, ConnectError::NoIdentity { .. })), "{error}");
+    assert!(
+        matches!(&error, Error::Connect(error) if matches!(**error, ConnectError::NoIdentity { .. })),
+        "{error}"
+    );
 }
 
 #[tokio::test]
@@ -166,6 +193,17 @@ async fn a_spawner_that_is_not_there_is_said_at_once() {
     let mut options = options(1);
     options.spawner = "/surely/no/such/program".into();
     let address: Address = "127.0.0.1:1".parse().unwrap();
-    let error = run(options, Link::Dial { address, identity: None }).await.unwrap_err();
-    assert!(error.to_string().contains("/surely/no/such/program"), "{error}");
+    let error = run(
+        options,
+        Link::Dial {
+            address,
+            identity: None,
+        },
+    )
+    .await
+    .unwrap_err();
+    assert!(
+        error.to_string().contains("/surely/no/such/program"),
+        "{error}"
+    );
 }

@@ -15,7 +15,9 @@ use fleetpool_proto::{
     Attempt, Message as _, Outcome, Payloads, PoolId, Role, SpecId,
     command::{CommandEnd, CommandTask, Word},
     frame::{decode_header, encode_header},
-    message::{FromAgent, GrantRow, HeldRow, HeldState, ReportRow, StartedRow, Stream, TaskRow, ToAgent},
+    message::{
+        FromAgent, GrantRow, HeldRow, HeldState, ReportRow, StartedRow, Stream, TaskRow, ToAgent,
+    },
     outcome::Loss,
     pool::{PoolOptions, Spec},
     version::Welcome,
@@ -105,9 +107,16 @@ impl Boss {
             lease_ms: 1 << 40,
             ..Welcome::default()
         };
+        let link = Link::Session(Box::new(agent), welcome);
+        Self::over(session, tokio::spawn(run(options, link)))
+    }
+
+    /// The coordinator of an agent that has come by itself.
+    pub(crate) fn over(session: Session, agent: JoinHandle<Result<(), Error>>) -> Self {
         Self {
             session,
-            agent: tokio::spawn(run(options, Link::Session(Box::new(agent), welcome))),
+            agent,
+            held: None,
             ends: BTreeMap::new(),
             printed: BTreeMap::new(),
             pieces: Vec::new(),
@@ -326,7 +335,9 @@ impl Boss {
 
     /// What the agent says that it holds.
     pub(crate) async fn holds(&mut self) -> Vec<(u64, HeldState)> {
-        let held = self.until("the registration", |boss| boss.held.clone()).await;
+        let held = self
+            .until("the registration", |boss| boss.held.clone())
+            .await;
         held.iter().map(|row| (row.index, row.state)).collect()
     }
 
