@@ -2,6 +2,7 @@
 //!
 //! No IO, no async, no clock: everything here is data and its encoding. The two cores depend on this
 //! crate alone; `fleetpool-net` carries its [`Frame`]s.
+#![forbid(unsafe_code)]
 
 pub mod command;
 pub mod frame;

@@ -37,3 +37,18 @@ impl Sub<Duration> for Timestamp {
 pub fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn time_neither_runs_backwards_nor_over() {
+        let (early, late) = (Timestamp(5), Timestamp(1_000_005));
+        assert_eq!(late.since(early), Duration::from_secs(1));
+        assert_eq!(early.since(late), Duration::ZERO);
+        assert_eq!(early + Duration::from_secs(1), late);
+        assert_eq!(early - Duration::from_secs(1), Timestamp(0));
+        assert_eq!(late + Duration::MAX, Timestamp(u64::MAX));
+    }
+}

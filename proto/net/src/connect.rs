@@ -207,7 +207,8 @@ pub(crate) async fn in_time<T>(
     connecting: impl Future<Output = Result<T, ConnectError>>,
 ) -> Result<T, ConnectError> {
     let at = || address.to_string();
-    timeout(CONNECT_TIME_MAX, connecting)
+    // On the heap: what a handshake needs is many kilobytes, and its caller keeps them for good otherwise.
+    timeout(CONNECT_TIME_MAX, Box::pin(connecting))
         .await
         .unwrap_or_else(|_| Err(ConnectError::TimedOut { at: at() }))
 }

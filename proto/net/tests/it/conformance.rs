@@ -145,10 +145,10 @@ async fn a_sender_waits_for_a_receiver_that_does_not_read(carrier: Carrier) {
     let make = |n| large(n, BYTES);
     let sent = soon(send_until_full(&a.sender, make)).await;
     // The queue and, behind it, what the kernel or the windows hold.
-    let queue = SEND_QUEUE_FRAMES as u32;
-    let behind = (40 << 20) / BYTES as u32;
+    let queue = SEND_QUEUE_FRAMES;
+    let behind = (40 << 20) / BYTES;
     assert!(
-        (queue..queue + behind).contains(&sent),
+        (queue..queue + behind).contains(&(sent as usize)),
         "{sent} frames were taken"
     );
     assert!(matches!(a.sender.try_send(make(sent)), Err(TrySendError::Full(f)) if f == make(sent)));
@@ -165,9 +165,9 @@ async fn bulk_waits_for_a_receiver_that_does_not_read(carrier: Carrier) {
     let mut cluster = Cluster::start();
     let (a, mut b) = cluster.session(carrier).await;
     let sent = soon(send_until_full(&a.sender, |n| large(n, BYTES))).await;
-    let queue = (SEND_QUEUE_BYTES / large(0, BYTES).len()) as u32;
+    let queue = SEND_QUEUE_BYTES / large(0, BYTES).len();
     assert!(
-        (queue..queue + 6).contains(&sent),
+        (queue..queue + 6).contains(&(sent as usize)),
         "{sent} frames were taken"
     );
     let mut seen = Vec::new();
