@@ -4,7 +4,7 @@
 
 use std::{
     fs,
-    net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread::sleep,
@@ -49,7 +49,6 @@ impl Cluster {
     #[must_use]
     pub fn bare() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let address = free_address();
         let init = fleetpool(folder.path())
             .args(["init", "--name", "test"])
             .output()
@@ -60,11 +59,12 @@ impl Cluster {
             String::from_utf8_lossy(&init.stderr)
         );
         let coordinator = fleetpool(folder.path())
-            .args(["coordinator", "--listen", &address.to_string()])
+            .args(["coordinator", "--listen", "127.0.0.1:0"])
             .stdout(log(folder.path(), "coordinator.out"))
             .stderr(log(folder.path(), "coordinator.log"))
             .spawn()
             .expect("the coordinator starts");
+        let address = listens_on(&folder.path().join("coordinator.log"));
         let cluster = Self {
             address,
             coordinator,
@@ -259,14 +259,21 @@ fn log(folder: &Path, name: &str) -> Stdio {
         .into()
 }
 
-/// A port of loopback that is free for UDP and TCP. Somebody may take it before it is used, which a busy machine does about
-/// never.
-fn free_address() -> SocketAddr {
+/// Where a coordinator says in its log that it listens.
+fn listens_on(log: &Path) -> SocketAddr {
+    let start = Instant::now();
     loop {
-        let tcp = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
-        let address = tcp.local_addr().expect("bound");
-        if UdpSocket::bind(address).is_ok() {
+        let text = fs::read_to_string(log).unwrap_or_default();
+        let said = text
+            .split_once(" listens on ")
+            .and_then(|(_, rest)| rest.split_once('\n'));
+        if let Some(address) = said.and_then(|(address, _)| address.trim().parse().ok()) {
             return address;
         }
+        assert!(
+            start.elapsed() < PATIENCE,
+            "the coordinator does not say where it listens:\n{text}"
+        );
+        sleep(PAUSE);
     }
 }
