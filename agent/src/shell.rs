@@ -110,13 +110,11 @@ enum Woken {
 
 impl Shell {
     fn new(options: Options, lock: Option<File>) -> Result<Self, Error> {
-        let output = Output::new();
         let (told, inbox) = mpsc::unbounded_channel();
         let (spawner, spawner_gone) = start_spawner(&options, lock.as_ref())?;
         let shared = Shared {
             spawner,
             inbox: told,
-            room: output.room(),
         };
         let core = AgentCore::new(fleetpool_agent_core::Options {
             slots: options.slots,
@@ -134,7 +132,7 @@ impl Shell {
             dialler: None,
             dialling: None,
             outbox: VecDeque::new(),
-            output,
+            output: Output::default(),
             store: Store::new(options.cache_dir.clone(), options.local_programs.clone()),
             checks: JoinSet::new(),
             options,
@@ -187,6 +185,7 @@ impl Shell {
         self.ended = Some(closed);
         // What tasks printed is still to be told, to the next session.
         self.outbox.retain(|outbound| outbound.room > 0);
+        self.output.release_all();
         self.tell(Event::LinkDown);
     }
 
@@ -273,6 +272,7 @@ impl Shell {
                 let bytes = payloads.into_items().into_iter().next();
                 self.on_content(hash, bytes.unwrap_or_default());
             }
+            Ok(ToAgent::Hold { pool, on }) => self.output.hold(pool, on),
             Ok(message) => self.tell(Event::Message(message)),
             Err(error) => {
                 self.drop_link(&format!("the coordinator sent what is no message: {error}"))
@@ -360,7 +360,10 @@ impl Shell {
             Action::StopWorker { slot, generation } => self.order(slot, generation, Order::Stop),
             Action::FetchProgram { pool } => self.fetch_program(pool),
             Action::DropLink { reason } => self.drop_link(&reason),
-            Action::PoolClosed { pool } => self.store.forget(pool),
+            Action::PoolClosed { pool } => {
+                self.store.forget(pool);
+                self.output.forget(pool);
+            }
         }
     }
 
@@ -373,6 +376,7 @@ impl Shell {
         let first = matches!(message, FromAgent::Register(_));
         let outbound = Outbound {
             frame: message.into_frame(),
+            pool: PoolId::default(),
             room: 0,
         };
         if first {
@@ -398,15 +402,15 @@ impl Shell {
         let Some(up) = self.link.as_ref().filter(usable) else {
             return;
         };
-        while let Some(Outbound { frame, room }) = self.outbox.pop_front() {
+        while let Some(Outbound { frame, pool, room }) = self.outbox.pop_front() {
             match up.sender.try_send(frame) {
-                Ok(()) => self.output.sent(room),
+                Ok(()) => self.output.sent(pool, room),
                 Err(TrySendError::Full(frame)) => {
-                    self.outbox.push_front(Outbound { frame, room });
+                    self.outbox.push_front(Outbound { frame, pool, room });
                     return;
                 }
                 // Its end is received in its turn; what is lost here is repeated to the next session.
-                Err(TrySendError::Closed(_)) => self.output.sent(room),
+                Err(TrySendError::Closed(_)) => self.output.sent(pool, room),
             }
         }
     }
@@ -414,7 +418,7 @@ impl Shell {
     /// The frame at the front has been sent while the shell waited.
     fn on_room(&mut self) {
         if let Some(outbound) = self.outbox.pop_front() {
-            self.output.sent(outbound.room);
+            self.output.sent(outbound.pool, outbound.room);
         }
     }
 
@@ -429,6 +433,7 @@ impl Shell {
             generation,
             place: self.place(slot, pool, options),
             native: native(options, &self.store),
+            room: self.output.room(pool),
         };
         self.workers
             .insert(slot, Worker::start(start, &self.shared));

@@ -183,8 +183,8 @@ impl AgentCore {
             } => self.on_retract(pool, count, retraction),
             ToAgent::Cancel { pool, rows } => self.on_cancel(pool, &rows),
             ToAgent::Ack { pool, rows } => self.on_ack(pool, &rows),
-            // Content is the shell's affair; the core hears of it by `Event::Content`.
-            ToAgent::Content { .. } => {}
+            // Output and content are the shell's affair; the core hears of content by `Event::Content`.
+            ToAgent::Hold { .. } | ToAgent::Content { .. } => {}
         }
     }
 

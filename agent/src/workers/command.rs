@@ -13,7 +13,7 @@ use crate::{
 /// Is the worker from its start until it and everything below it are gone, and has told so.
 pub(crate) async fn run(start: Start, shared: Shared, orders: mpsc::UnboundedReceiver<Order>) {
     let (slot, generation) = (start.slot, start.generation);
-    let mut outlet = Outlet::new(&shared);
+    let mut outlet = Outlet::new(&shared, &start.room);
     let reason = match super::keeper(&shared, &[]).await.and_then(wire::split) {
         Ok((incoming, outgoing)) => {
             let command = Command {

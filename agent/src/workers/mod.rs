@@ -81,6 +81,8 @@ pub(crate) struct Start {
     pub(crate) place: Place,
     /// The program to start, for the `native` runtime.
     pub(crate) native: Option<Native>,
+    /// Bytes of output of its pool that may still be held for the coordinator.
+    pub(crate) room: Arc<Semaphore>,
 }
 
 /// What a `native` worker is.
@@ -94,10 +96,8 @@ pub(crate) struct Native {
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
     pub(crate) spawner: Arc<Spawner>,
-    /// Where workers tell. Unbounded, because what is told is bounded by what was asked, and output by `room`.
+    /// Where workers tell. Unbounded, because what is told is bounded by what was asked, and output by [`Start::room`].
     pub(crate) inbox: mpsc::UnboundedSender<Told>,
-    /// Bytes of output that may still be held for the coordinator.
-    pub(crate) room: Arc<Semaphore>,
 }
 
 /// Orders to one worker; it is gone when `WorkerEnded` or `WorkerUnfit` is told.

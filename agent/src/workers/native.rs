@@ -11,6 +11,7 @@ use std::{
         fd::{AsRawFd as _, OwnedFd},
         unix::net::UnixStream,
     },
+    sync::Arc,
     time::Duration,
 };
 
@@ -41,12 +42,12 @@ const RUDE_GRACE_MS: u32 = 1000;
 
 /// Is the worker from its start until it and everything below it are gone, and has told so.
 pub(crate) async fn run(start: Start, shared: Shared, orders: mpsc::UnboundedReceiver<Order>) {
-    let (slot, generation) = (start.slot, start.generation);
+    let (slot, generation, room) = (start.slot, start.generation, Arc::clone(&start.room));
     match Worker::start(start, &shared, orders).await {
         Ok(worker) => worker.serve().await,
         Err(error) => {
             let reason = format!("no process could be started for it: {error}");
-            let mut outlet = Outlet::new(&shared);
+            let mut outlet = Outlet::new(&shared, &room);
             outlet.event(Event::WorkerUnfit {
                 slot,
                 generation,
@@ -93,6 +94,7 @@ impl Worker {
             generation,
             place,
             native,
+            room,
         } = start;
         let Native {
             program,
@@ -115,7 +117,7 @@ impl Worker {
             pool,
             pid: 0,
             orders,
-            outlet: Outlet::new(shared),
+            outlet: Outlet::new(shared, &room),
             from_keeper,
             to_keeper,
             from_worker,

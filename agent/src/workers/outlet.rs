@@ -18,10 +18,10 @@ pub(crate) struct Outlet {
 }
 
 impl Outlet {
-    pub(crate) fn new(shared: &Shared) -> Self {
+    pub(crate) fn new(shared: &Shared, room: &Arc<Semaphore>) -> Self {
         Self {
             inbox: shared.inbox.clone(),
-            room: Arc::clone(&shared.room),
+            room: Arc::clone(room),
             output: Vec::new(),
             events: Vec::new(),
         }

@@ -5,20 +5,26 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use fleetpool_net::{Sender, TrySendError};
-use fleetpool_proto::{Frame, Message};
+use fleetpool_proto::{ClientId, Frame, Message};
 use tokio::{
     sync::mpsc::{self, UnboundedReceiver, UnboundedSender},
     task::JoinHandle,
 };
 
+use super::owner::Input;
+
 /// Bytes that may wait for a peer that does not read, besides its session's own queue. Results wait within the credit
-/// of their pools; past this bound an agent is sent away (it reconnects), and so is a client to which tasks print more
-/// than it reads.
-const WAITING_BYTES_MAX: usize = 64 << 20;
+/// of their pools; past this bound an agent is sent away (it reconnects), and so is a client whose tasks print on
+/// although their agents were told to hold them.
+pub(crate) const WAITING_BYTES_MAX: usize = 64 << 20;
+/// Bytes that wait for a client, from which on the tasks that print more are held.
+const HOLD_BYTES: usize = 4 << 20;
+/// Bytes that still wait for a client when they are let go on.
+const RELEASE_BYTES: usize = 1 << 20;
 /// What a waiting frame costs besides its bytes.
 const FRAME_BYTES: usize = 256;
 
@@ -36,6 +42,15 @@ pub(crate) struct Outbound {
 struct Waiting {
     frames: AtomicUsize,
     bytes: AtomicUsize,
+    /// Whether somebody wants to know when little waits again.
+    watched: AtomicBool,
+}
+
+/// Whom to tell that a client has read most of what waited.
+#[derive(Debug)]
+pub(crate) struct Relief {
+    pub(crate) inbox: mpsc::Sender<Input>,
+    pub(crate) client: ClientId,
 }
 
 /// A task that ends with its owner.
@@ -59,10 +74,10 @@ impl Drop for AbortOnDrop {
 pub(crate) struct Overrun;
 
 impl Outbound {
-    pub(crate) fn new(sender: Sender) -> Self {
+    pub(crate) fn new(sender: Sender, relief: Option<Relief>) -> Self {
         let (overflow, frames) = mpsc::unbounded_channel();
         let waiting = Arc::default();
-        let feeder = feed(frames, sender.clone(), Arc::clone(&waiting));
+        let feeder = feed(frames, sender.clone(), Arc::clone(&waiting), relief);
         Self {
             sender,
             overflow,
@@ -74,15 +89,34 @@ impl Outbound {
     /// Sends without waiting. What a session that is over does not take is dropped: its reader tells of the end.
     ///
     /// # Errors
-    /// [`Overrun`] when more waits than may.
-    pub(crate) fn send(&self, message: impl Message) -> Result<(), Overrun> {
-        self.send_within(message, WAITING_BYTES_MAX)
+    /// [`Overrun`] when more than `bytes_max` waits.
+    pub(crate) fn send(&self, message: impl Message, bytes_max: usize) -> Result<(), Overrun> {
+        let frame = message.into_frame();
+        // Nobody else adds to it, so that a zero stays one while we look.
+        if self.waiting.frames.load(Ordering::Acquire) > 0 {
+            return self.wait(frame, bytes_max);
+        }
+        match self.sender.try_send(frame) {
+            Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
+            Err(TrySendError::Full(frame)) => self.wait(frame, bytes_max),
+        }
     }
 
     /// As [`Self::send`], for what is bounded elsewhere.
     pub(crate) fn send_credited(&self, message: impl Message) {
-        let unbounded = self.send_within(message, usize::MAX);
+        let unbounded = self.send(message, usize::MAX);
         debug_assert_eq!(unbounded, Ok(()));
+    }
+
+    /// Whether so much waits that those who cause it should hold.
+    pub(crate) fn is_behind(&self) -> bool {
+        self.waiting.bytes.load(Ordering::SeqCst) > HOLD_BYTES
+    }
+
+    /// Has the [`Relief`] told when little waits again; at once when that is so already.
+    pub(crate) fn watch(&self) -> bool {
+        self.waiting.watched.store(true, Ordering::SeqCst);
+        self.waiting.takes_relief()
     }
 
     /// Ends the session: what is in its queue still goes out, then the reason.
@@ -100,23 +134,8 @@ impl Outbound {
         self.sender.clone()
     }
 
-    fn send_within(&self, message: impl Message, bytes_max: usize) -> Result<(), Overrun> {
-        let frame = message.into_frame();
-        // Nobody else adds to it, so that a zero stays one while we look.
-        if self.waiting.frames.load(Ordering::Acquire) > 0 {
-            return self.wait(frame, bytes_max);
-        }
-        match self.sender.try_send(frame) {
-            Ok(()) | Err(TrySendError::Closed(_)) => Ok(()),
-            Err(TrySendError::Full(frame)) => self.wait(frame, bytes_max),
-        }
-    }
-
     fn wait(&self, frame: Frame, bytes_max: usize) -> Result<(), Overrun> {
-        let before = self
-            .waiting
-            .bytes
-            .fetch_add(cost(&frame), Ordering::Relaxed);
+        let before = self.waiting.bytes.fetch_add(cost(&frame), Ordering::SeqCst);
         if before > bytes_max {
             return Err(Overrun);
         }
@@ -127,14 +146,32 @@ impl Outbound {
     }
 }
 
-async fn feed(mut frames: UnboundedReceiver<Frame>, sender: Sender, waiting: Arc<Waiting>) {
+impl Waiting {
+    /// Whether it is time to tell of relief, which is then told once.
+    fn takes_relief(&self) -> bool {
+        self.bytes.load(Ordering::SeqCst) < RELEASE_BYTES
+            && self.watched.swap(false, Ordering::SeqCst)
+    }
+}
+
+async fn feed(
+    mut frames: UnboundedReceiver<Frame>,
+    sender: Sender,
+    waiting: Arc<Waiting>,
+    relief: Option<Relief>,
+) {
     while let Some(frame) = frames.recv().await {
         let bytes = cost(&frame);
         if sender.send(frame).await.is_err() {
             return;
         }
-        waiting.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        waiting.bytes.fetch_sub(bytes, Ordering::SeqCst);
         waiting.frames.fetch_sub(1, Ordering::Release);
+        if let Some(Relief { inbox, client }) = relief.as_ref().filter(|_| waiting.takes_relief()) {
+            let client = *client;
+            // An owner that has stopped needs no relief.
+            inbox.send(Input::Relieved { client }).await.ok();
+        }
     }
 }
 
@@ -148,7 +185,7 @@ mod tests {
     use fleetpool_net::{Peer, local_pair};
     use fleetpool_proto::{
         PoolId, Role,
-        limits::SEND_QUEUE_FRAMES,
+        limits::{SEND_QUEUE_BYTES, SEND_QUEUE_FRAMES},
         message::{ToAgent, ToClient},
         pool::ContentHash,
     };
@@ -165,10 +202,10 @@ mod tests {
     #[tokio::test]
     async fn what_does_not_fit_waits_and_keeps_its_order() {
         let (mut agent, coordinator) = pair();
-        let out = Outbound::new(coordinator.sender);
+        let out = Outbound::new(coordinator.sender, None);
         let total = 3 * u64::try_from(SEND_QUEUE_FRAMES).expect("small");
         for renewal in 0..total {
-            assert_eq!(out.send(ToAgent::Renewed { renewal }), Ok(()));
+            assert_eq!(out.send(ToAgent::Renewed { renewal }, usize::MAX), Ok(()));
         }
         for expected in 0..total {
             let frame = agent.receiver.recv().await.expect("a frame");
@@ -180,19 +217,23 @@ mod tests {
     #[tokio::test]
     async fn a_peer_that_never_reads_is_given_up() {
         let (_agent, coordinator) = pair();
-        let out = Outbound::new(coordinator.sender);
+        let out = Outbound::new(coordinator.sender, None);
         let content = || ToAgent::Content {
             hash: ContentHash([0; 32]),
             payloads: [Bytes::from(vec![0; 8 << 20])].into_iter().collect(),
         };
-        let sent = (0..100).take_while(|_| out.send(content()).is_ok()).count();
-        assert!((14..=18).contains(&sent), "{sent} × 8 MiB");
+        let sent = (0..100)
+            .take_while(|_| out.send(content(), WAITING_BYTES_MAX).is_ok())
+            .count();
+        // At most what the session queues and what may wait, and two frames that straddle the bounds.
+        let most = (SEND_QUEUE_BYTES + WAITING_BYTES_MAX) / (8 << 20) + 2;
+        assert!((8..=most).contains(&sent), "{sent} × 8 MiB");
     }
 
     #[tokio::test]
     async fn what_has_credit_waits_however_much_it_is() {
         let (mut client, coordinator) = pair();
-        let out = Outbound::new(coordinator.sender);
+        let out = Outbound::new(coordinator.sender, None);
         for _ in 0..40 {
             out.send_credited(ToClient::Results {
                 pool: PoolId(1),

@@ -1,14 +1,18 @@
 //! The task that owns the scheduler and every session. It takes what has come, tells the scheduler, does what the
 //! scheduler asks for, and never waits for a peer.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use bytes::Bytes;
 use fleetpool_coordinator_core::{Action, CoordinatorCore, Event, SessionNo};
 use fleetpool_net::{Peer, Session};
 use fleetpool_proto::{
-    ClientId, HostId, Role, Timestamp,
-    limits::LEASE_MARGIN,
+    ClientId, HostId, PoolId, Role, Timestamp,
+    limits::{LEASE_MARGIN, OUTPUT_HELD_BYTES_MAX},
     message::{ToAgent, ToClient},
     pool::ContentHash,
     version::{Hello, Welcome, negotiate},
@@ -25,7 +29,7 @@ use super::{
     counters::Counters,
     handle::{Options, Refused, Ticket, agent_welcome, first_client, pools_from},
     names::Names,
-    outbound::{AbortOnDrop, Overrun},
+    outbound::{AbortOnDrop, Overrun, Relief, WAITING_BYTES_MAX},
     reader::{self, Ended, Proven},
     sessions::{AgentSession, ClientSession, Live, Place, Sessions},
 };
@@ -65,6 +69,8 @@ pub(crate) enum Input {
     },
     /// A session's reader has come to its end.
     Ended { place: Place, ended: Ended },
+    /// A client that was behind with reading is not any more.
+    Relieved { client: ClientId },
     /// A client's lifeline is gone.
     LifelineEnded { client: ClientId },
     /// An identity is not invited any more.
@@ -203,6 +209,7 @@ impl Owner {
             Input::LifelineEnded { client } => {
                 self.end(Place::Client(client), &ended("its process is gone"));
             }
+            Input::Relieved { client } => self.on_relieved(client),
             Input::Expel { identity, reason } => {
                 for place in self.sessions.places_of(&identity) {
                     self.end(place, &ended(&reason));
@@ -260,7 +267,7 @@ impl Owner {
         let Some(live) = self.sessions.agent(host, session) else {
             return;
         };
-        if live.out.send(message) == Err(Overrun) {
+        if live.out.send(message, WAITING_BYTES_MAX) == Err(Overrun) {
             let reason =
                 "it does not read what it is sent: look at the host's load and its network";
             self.end(Place::Agent { host, session }, &ended(reason));
@@ -271,12 +278,49 @@ impl Owner {
         let Some(live) = self.sessions.client(client) else {
             return;
         };
-        // Everything else is bounded by the credit of pools and the number of questions.
-        if !matches!(message, ToClient::Output { .. }) {
-            live.out.send_credited(message);
-        } else if live.out.send(message) == Err(Overrun) {
-            let reason = "its tasks print more than it reads: send their output to files on the hosts, or read faster";
-            self.end(Place::Client(client), &ended(reason));
+        match message {
+            ToClient::Output { .. } => self.send_output(client, message),
+            // Everything else is bounded by the credit of pools and the number of questions.
+            message => live.out.send_credited(message),
+        }
+    }
+
+    /// Passes on what tasks printed. Where that is more than the client reads, they are made to wait (G8).
+    fn send_output(&mut self, client: ClientId, message: ToClient) {
+        let Some(session) = self.sessions.clients.get_mut(&client) else {
+            return;
+        };
+        let from = printed_by(&message);
+        // What is under way when agents are told to hold still comes.
+        let bytes_max = WAITING_BYTES_MAX + (1 + session.held.len()) * 2 * OUTPUT_HELD_BYTES_MAX;
+        if session.live.out.send(message, bytes_max) == Err(Overrun) {
+            let reason = "its tasks print more than it reads, and do not wait when they are told to: upgrade the agents";
+            return self.end(Place::Client(client), &ended(reason));
+        }
+        if session.live.out.is_behind()
+            && let Some(from) = from
+            && session.held.insert(from)
+        {
+            let relieved = session.live.out.watch();
+            self.hold(from, true);
+            if relieved {
+                self.on_relieved(client);
+            }
+        }
+    }
+
+    /// The client has read most of what waited.
+    fn on_relieved(&mut self, client: ClientId) {
+        let session = self.sessions.clients.get_mut(&client);
+        let held = session.map(|session| std::mem::take(&mut session.held));
+        for from in held.unwrap_or_default() {
+            self.hold(from, false);
+        }
+    }
+
+    fn hold(&mut self, (host, pool): (HostId, PoolId), on: bool) {
+        if let Some(session) = self.sessions.agents.get(&host).map(|agent| agent.session) {
+            self.send_agent(host, session, ToAgent::Hold { pool, on });
         }
     }
 
@@ -359,11 +403,17 @@ impl Owner {
             Place::Agent { host, session: no } => self.open_agent(host, no, session, inbox),
             Place::Client(client) => {
                 let user = session.peer.id.clone();
-                let live = Live::start(session, |receiver| reader::client(receiver, client, inbox));
-                let lifelines = Vec::new();
-                self.sessions
-                    .clients
-                    .insert(client, ClientSession { live, lifelines });
+                let relief = Some(Relief {
+                    inbox: inbox.clone(),
+                    client,
+                });
+                let reader = |receiver| reader::client(receiver, client, inbox);
+                let session = ClientSession {
+                    live: Live::start(session, relief, reader),
+                    lifelines: Vec::new(),
+                    held: BTreeSet::new(),
+                };
+                self.sessions.clients.insert(client, session);
                 self.tell_core(Event::ClientConnected { client, user });
             }
             Place::Lifeline(client) => match self.sessions.clients.get_mut(&client) {
@@ -419,7 +469,7 @@ impl Owner {
                 .map(|(access, key)| access.registry.labels(key))
                 .unwrap_or_default(),
         };
-        let live = Live::start(session, |receiver| {
+        let live = Live::start(session, None, |receiver| {
             reader::agent(receiver, host, no, proven, inbox)
         });
         self.sessions
@@ -443,6 +493,10 @@ impl Owner {
     fn end_agent(&mut self, host: HostId, session: SessionNo, ended: &Ended) -> Option<Live> {
         self.sessions.agent(host, session)?;
         let agent = self.sessions.agents.remove(&host)?;
+        // A hold is forgotten with the session.
+        for client in self.sessions.clients.values_mut() {
+            client.held.retain(|(held, _)| *held != host);
+        }
         // Who says goodbye leaves nothing running; of others the tasks may live until they are fenced.
         let fence = self.options.lease + self.options.lease / 10 + LEASE_MARGIN;
         let reserve = if ended.goodbye { Duration::ZERO } else { fence };
@@ -452,6 +506,8 @@ impl Owner {
     }
 
     fn end_client(&mut self, client: ClientId) -> Option<Live> {
+        // Who waits for it to read would wait for ever, and could not even be ended.
+        self.on_relieved(client);
         let session = self.sessions.clients.remove(&client)?;
         let steps = self.contents.on_client_gone(client);
         self.take_steps(steps);
@@ -464,6 +520,14 @@ fn ended(reason: &str) -> Ended {
     Ended {
         reason: reason.to_owned(),
         goodbye: false,
+    }
+}
+
+/// Whose task printed it, and where.
+fn printed_by(message: &ToClient) -> Option<(HostId, PoolId)> {
+    match message {
+        ToClient::Output { pool, rows, .. } => rows.first().map(|row| (row.host, *pool)),
+        _ => None,
     }
 }
 

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use fleetpool_coordinator_core::SessionNo;
 use fleetpool_net::{Peer, Session};
-use fleetpool_proto::{ClientId, HostId};
+use fleetpool_proto::{ClientId, HostId, PoolId};
 
-use super::outbound::{AbortOnDrop, Outbound};
+use super::outbound::{AbortOnDrop, Outbound, Relief};
 
 /// Where a peer belongs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +38,8 @@ pub(crate) struct AgentSession {
 pub(crate) struct ClientSession {
     pub(crate) live: Live,
     pub(crate) lifelines: Vec<AbortOnDrop>,
+    /// Where its tasks print more than it reads, and were told to wait.
+    pub(crate) held: BTreeSet<(HostId, PoolId)>,
 }
 
 /// Every session that lives.
@@ -51,13 +53,14 @@ impl Live {
     /// Starts to serve a session: `reader` makes the task that listens to it.
     pub(crate) fn start<F>(
         session: Session,
+        relief: Option<Relief>,
         reader: impl FnOnce(fleetpool_net::Receiver) -> F,
     ) -> Self
     where
         F: Future<Output = ()> + Send + 'static,
     {
         Self {
-            out: Outbound::new(session.sender),
+            out: Outbound::new(session.sender, relief),
             _reader: AbortOnDrop::spawn(reader(session.receiver)),
             peer: session.peer,
         }

@@ -6,7 +6,7 @@ use fleetpool_net::{KeyId, Peer, Session, local_pair};
 use fleetpool_proto::{
     Frame, Message as _, PoolId, Role,
     limits::SEND_QUEUE_BYTES,
-    message::{FromAgent, FromClient, OutputRow, ToAgent, ToClient},
+    message::{FromAgent, FromClient, GrantRow, OutputRow, ToAgent, ToClient},
     pool::{ContentHash, PoolOptions},
     version::Hello,
     view::{Answer, HostView, Query, StatusView},
@@ -400,26 +400,75 @@ async fn content_that_is_not_what_its_hash_says_ends_the_session() {
     assert!(reason.ends_with("which is not its hash"), "{reason}");
 }
 
+fn print(pool: PoolId, task: &GrantRow, bytes: usize) -> FromAgent {
+    FromAgent::Output {
+        pool,
+        rows: vec![OutputRow {
+            index: task.index,
+            attempt: task.attempt,
+            ..OutputRow::default()
+        }],
+        payloads: [Bytes::from(vec![b'x'; bytes])].into_iter().collect(),
+    }
+}
+
+/// Waits until the agent is told to hold a pool's output, or to let it go.
+async fn hear_hold(agent: &mut Scripted, pool: PoolId, expect: bool) {
+    let held = agent
+        .hear_until(|message| match message {
+            ToAgent::Hold { pool: of, on } if of == pool => Some(on),
+            _ => None,
+        })
+        .await;
+    assert_eq!(held, expect);
+}
+
 #[tokio::test]
-async fn a_client_that_does_not_read_is_ended_and_nobody_waits_for_it() {
+async fn tasks_that_print_more_than_their_client_reads_are_held_until_it_has_read() {
     let coordinator = coordinator();
     let mut web = agent(&coordinator, "web1", 1).await;
     let mut slow = client(&coordinator, Role::User, "slow").await;
     let pool = slow.submit(&["argument"]).await;
     let (_, granted, _) = web.granted().await;
-    let print = |bytes: usize| FromAgent::Output {
-        pool,
-        rows: vec![OutputRow {
-            index: granted[0].index,
-            attempt: granted[0].attempt,
-            ..OutputRow::default()
-        }],
-        payloads: [Bytes::from(vec![b'x'; bytes])].into_iter().collect(),
-    };
+    let printed = (SEND_QUEUE_BYTES >> 20) + 8;
+    for _ in 0..printed {
+        web.say(print(pool, &granted[0], 1 << 20)).await;
+    }
+    hear_hold(&mut web, pool, true).await;
+
+    let mut outputs = 0;
+    while outputs < printed {
+        let message = slow.hear().await.expect("an open session");
+        outputs += usize::from(matches!(message, ToClient::Output { .. }));
+    }
+    hear_hold(&mut web, pool, false).await;
+}
+
+#[tokio::test]
+async fn nobody_is_held_for_a_client_that_is_gone() {
+    let coordinator = coordinator();
+    let mut web = agent(&coordinator, "web1", 1).await;
+    let mut slow = client(&coordinator, Role::User, "slow").await;
+    let pool = slow.submit(&["argument"]).await;
+    let (_, granted, _) = web.granted().await;
+    for _ in 0..(SEND_QUEUE_BYTES >> 20) + 8 {
+        web.say(print(pool, &granted[0], 1 << 20)).await;
+    }
+    hear_hold(&mut web, pool, true).await;
+    drop(slow);
+    hear_hold(&mut web, pool, false).await;
+}
+
+#[tokio::test]
+async fn a_client_whose_tasks_do_not_hold_is_ended_and_nobody_waits_for_it() {
+    let coordinator = coordinator();
+    let mut web = agent(&coordinator, "web1", 1).await;
+    let mut slow = client(&coordinator, Role::User, "slow").await;
+    let pool = slow.submit(&["argument"]).await;
+    let (_, granted, _) = web.granted().await;
     // What its session queues, what waits besides, and a little more.
-    let enough = (SEND_QUEUE_BYTES >> 20) + 64 + 8;
-    for _ in 0..enough {
-        web.say(print(1 << 20)).await;
+    for _ in 0..(SEND_QUEUE_BYTES >> 20) + 64 + 24 {
+        web.say(print(pool, &granted[0], 1 << 20)).await;
     }
     hear_the_kill(&mut web, pool).await;
     let reason = slow.hear_the_end().await;

@@ -193,6 +193,14 @@ pub enum ToAgent {
         #[serde(with = "table")]
         rows: Vec<TaskRow>,
     },
+    /// Whether output of the pool is to wait: its client reads more slowly than its tasks print. While it waits, tasks
+    /// that print wait with it (G8), and the others go on. Forgotten with the session.
+    Hold {
+        /// The pool.
+        pool: PoolId,
+        /// Whether it is to wait.
+        on: bool,
+    },
     /// Content that was asked for; empty payload: it cannot be had.
     Content {
         /// Its hash.
@@ -394,6 +402,7 @@ impl Message for ToAgent {
             Self::Retract { .. } => "retract",
             Self::Cancel { .. } => "cancel",
             Self::Ack { .. } => "ack",
+            Self::Hold { .. } => "hold",
             Self::Content { .. } => "content",
         }
     }
