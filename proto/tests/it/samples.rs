@@ -294,12 +294,16 @@ pub(crate) fn to_agents() -> Vec<ToAgent> {
             pool: POOL,
             rows: tasks(),
         },
+        ToAgent::Hold {
+            pool: POOL,
+            on: true,
+        },
         ToAgent::Content {
             hash: HASH,
             payloads: payloads(&["elf"]),
         },
     ];
-    covers!(samples, ToAgent: Renewed OpenPool ClosePool Define Allot Grant Retract Cancel Ack Content);
+    covers!(samples, ToAgent: Renewed OpenPool ClosePool Define Allot Grant Retract Cancel Ack Hold Content);
     samples
 }
 
