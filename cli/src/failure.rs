@@ -87,6 +87,11 @@ pub(crate) fn say(text: &str) {
     let _ = writeln!(io::stderr(), "fleetpool: {text}");
 }
 
+/// `1 host`, `3 hosts`.
+pub(crate) fn count(number: u64, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -85,9 +85,10 @@ impl Halt {
         )
     }
 
-    /// Whether tasks may not be sent ahead of free slots, because sent ones cannot be told apart from running ones.
-    pub(crate) fn stops_softly(self) -> bool {
-        matches!(self, Self::After { how: How::Soon, .. })
+    /// Whether tasks may be sent ahead of free slots. Where a run can stop, none must have begun that a stop at the
+    /// end before it would have kept from beginning.
+    pub(crate) fn allows_ahead(self) -> bool {
+        self == Self::Never
     }
 
     /// Whether success is what the run waits for, so that the rest counts as neither.

@@ -10,14 +10,12 @@ use std::{
 use clap::Args;
 use fleetpool_proto::{
     pool::{PoolOptions, Retries},
-    view::{Answer, HostView, Query},
+    view::HostView,
 };
 use nix::sys::stat::{SFlag, fstat};
 
 use super::{
-    ask,
-    hosts::nothing_matched,
-    odd,
+    hosts::select,
     tasks::{self, Habits, TaskArgs},
 };
 use crate::{
@@ -111,18 +109,7 @@ pub(crate) async fn run(args: ExecArgs, cluster: &ClusterArgs) -> Result<Exit, F
         Template::parse(&args.words, args.shell, &Syntax::Host).map_err(Failure::usage)?;
     let target = cluster.target()?;
     let cluster = target.connect(None).await?;
-    let hosts = match ask(
-        &cluster,
-        Query::Hosts {
-            on: args.on.clone(),
-        },
-    )
-    .await?
-    {
-        Answer::Hosts(hosts) if hosts.is_empty() => return Err(nothing_matched(&args.on)),
-        Answer::Hosts(hosts) => hosts,
-        answer => return Err(odd(&answer)),
-    };
+    let hosts = select(&cluster, &args.on).await?;
     if args.tasks.dry_run {
         return dry_run(&template, &hosts);
     }
@@ -214,10 +201,10 @@ impl ExecArgs {
 
     fn gate(&self, total: u64) -> Gate {
         if self.batch.is_none() && self.canary.is_none() {
-            return if self.tasks.halt.stops_softly() {
-                Gate::Slots
-            } else {
+            return if self.tasks.halt.allows_ahead() {
                 Gate::Open
+            } else {
+                Gate::Slots
             };
         }
         let size = match self.batch {

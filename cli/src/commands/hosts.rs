@@ -1,9 +1,10 @@
 //! `fleetpool hosts`.
 
 use clap::Args;
+use fleetpool::cluster::Cluster;
 use fleetpool_proto::view::{Answer, HostView, Query};
 
-use super::{ask, odd};
+use super::odd;
 use crate::{
     failure::{Exit, Failure},
     output::table::{self, Listed},
@@ -32,25 +33,25 @@ pub(crate) struct HostsArgs {
 /// When the selector matches none, or there is no cluster to ask.
 pub(crate) async fn run(args: HostsArgs, cluster: &ClusterArgs) -> Result<(), Failure> {
     let cluster = cluster.target()?.connect(None).await?;
-    let hosts = match ask(
-        &cluster,
-        Query::Hosts {
-            on: args.on.clone(),
-        },
-    )
-    .await?
-    {
-        Answer::Hosts(hosts) => hosts,
-        answer => return Err(odd(&answer)),
-    };
-    if hosts.is_empty() && !args.on.is_empty() {
-        return Err(nothing_matched(&args.on));
+    table::list(&select(&cluster, &args.on).await?, args.json)
+}
+
+/// The hosts that a selector names.
+///
+/// # Errors
+/// When it names none, or makes no sense.
+pub(super) async fn select(cluster: &Cluster, on: &str) -> Result<Vec<HostView>, Failure> {
+    let query = Query::Hosts { on: on.to_owned() };
+    match cluster.ask(query).await.map_err(Failure::fleetpool)? {
+        Answer::Hosts(hosts) if hosts.is_empty() && !on.is_empty() => Err(nothing_matched(on)),
+        Answer::Hosts(hosts) => Ok(hosts),
+        Answer::Refused { reason } => Err(Failure::usage(reason)),
+        answer => Err(odd(&answer)),
     }
-    table::list(&hosts, args.json)
 }
 
 /// The selector names no host.
-pub(super) fn nothing_matched(on: &str) -> Failure {
+fn nothing_matched(on: &str) -> Failure {
     Failure::new(
         Exit::NothingMatched,
         format!(

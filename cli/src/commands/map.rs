@@ -11,7 +11,7 @@ use crate::{
     input::{self, Group, Row, Rows, Source},
     output::{TagStyle, table},
     run::{self, Explain, Gate, Inputs, Item, Job, ended::Task},
-    target::ClusterArgs,
+    target::{ClusterArgs, Target},
     template::{Syntax, Template},
 };
 
@@ -91,12 +91,13 @@ pub(crate) async fn run(args: MapArgs, cluster: &ClusterArgs) -> Result<Exit, Fa
     };
     let recorder = args.tasks.recorder(past.as_ref(), habits)?;
     let total = rows.total;
-    let embedded = args.embedded_slots(total);
+    let slots = args.slots(&target, total);
+    let embedded = slots.map(|slots| u16::try_from(slots).unwrap_or(SLOTS_MAX).min(SLOTS_MAX));
     let job = Job {
         cluster: target.connect(embedded).await?,
         pool: PoolOptions {
             name: tasks::name(&words),
-            slots: args.jobs,
+            slots,
             on: args.on.clone(),
             retries: args.tasks.retries(),
             ..PoolOptions::default()
@@ -161,17 +162,23 @@ impl MapArgs {
     }
 
     fn gate(&self) -> Gate {
-        if self.tasks.halt.stops_softly() {
-            Gate::Slots
-        } else {
+        if self.tasks.halt.allows_ahead() {
             Gate::Open
+        } else {
+            Gate::Slots
         }
     }
 
-    /// Slots of a cluster that is embedded for this run: no more than can be used.
-    fn embedded_slots(&self, total: Option<u64>) -> Option<u16> {
-        let jobs = u64::from(self.jobs?).min(total.unwrap_or(u64::MAX)).max(1);
-        Some(u16::try_from(jobs).unwrap_or(SLOTS_MAX).min(SLOTS_MAX))
+    /// Tasks at once. A fleet is asked for what the user asked for, and says what it has; here no more slots are made
+    /// than can be used.
+    fn slots(&self, target: &Target, total: Option<u64>) -> Option<u32> {
+        let jobs = self.jobs?;
+        let most = total
+            .filter(|_| target.address.is_none())
+            .map_or(u32::MAX, |total| {
+                u32::try_from(total.max(1)).unwrap_or(u32::MAX)
+            });
+        Some(jobs.min(most))
     }
 }
 

@@ -52,7 +52,7 @@ enum Handle {
 impl Stdio {
     /// The process's own stdout and stderr.
     pub(crate) fn new() -> Self {
-        let outputs = [Stream::Stdout, Stream::Stderr].map(|stream| Output::new(stream));
+        let outputs = [Stream::Stdout, Stream::Stderr].map(Output::new);
         Self {
             outputs,
             queue: VecDeque::new(),

@@ -22,7 +22,7 @@ use super::{
     verdict::{End, Verdict},
 };
 use crate::{
-    failure::{Exit, Failure},
+    failure::{Exit, Failure, count},
     halt::{Halt, How},
     joblog::Past,
     output::{Progress, progress},
@@ -109,6 +109,7 @@ type Tasks = std::collections::BTreeMap<u64, Task>;
 #[derive(Clone, Copy, Debug, Default)]
 struct Slots {
     allotted: u32,
+    eligible: u32,
     hosts: u32,
     /// Whether too few of them were spoken about.
     told: bool,
@@ -287,6 +288,7 @@ impl Engine {
     fn on_slots(&mut self, allotted: u32, eligible: u32, hosts: u32) -> Result<(), Failure> {
         self.slots = Slots {
             allotted,
+            eligible,
             hosts,
             ..self.slots
         };
@@ -300,12 +302,14 @@ impl Engine {
         self.slots.told = true;
         self.recorder.note(&format!(
             "asked for {asked} slots, there are {eligible} on {}: running with what there is, more are used as they come",
-            count(hosts, "host")
+            count(hosts.into(), "host")
         ))
     }
 
+    /// Slots are given to a pool as it asks for them, so those that it could have are what it may fill.
     fn open_gate(&mut self) {
-        let limit = self.gate.limit(self.verdict.ended(), self.slots.allotted);
+        let slots = self.slots.eligible.min(self.asked.unwrap_or(u32::MAX));
+        let limit = self.gate.limit(self.verdict.ended(), slots);
         self.limit
             .send_if_modified(|now| std::mem::replace(now, limit) != limit);
     }
@@ -432,12 +436,8 @@ impl Engine {
 fn refused(kind: Refusal, reason: &str) -> Failure {
     let exit = match kind {
         Refusal::NoHostMatches => Exit::NothingMatched,
-        Refusal::Invalid | Refusal::Unfit | Refusal::Forbidden => Exit::Fleetpool,
+        Refusal::Invalid => Exit::Usage,
+        Refusal::Unfit | Refusal::Forbidden => Exit::Fleetpool,
     };
     Failure::new(exit, reason)
-}
-
-/// `1 host`, `3 hosts`.
-fn count(number: u32, what: &str) -> String {
-    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }

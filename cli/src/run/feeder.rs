@@ -129,10 +129,8 @@ impl Feeder {
     }
 
     fn is_done(&self, task: &Task) -> Result<bool, Failure> {
-        self.past
-            .as_ref()
-            .map_or(Ok(false), |past| past.covers(task))
-            .map_err(Failure::fleetpool)
+        let covers = |past: &Past| past.covers(task).map_err(Failure::usage);
+        self.past.as_ref().map_or(Ok(false), covers)
     }
 
     /// Whether there is any point in going on.

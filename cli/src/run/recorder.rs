@@ -9,7 +9,7 @@ use super::{
     verdict::Verdict,
 };
 use crate::{
-    failure::{Exit, Failure},
+    failure::{Exit, Failure, count},
     joblog::Joblog,
     output::{Printer, Progress, Stdio},
     results::Results,
@@ -97,9 +97,9 @@ impl Recorder {
     fn explain(&mut self, ended: &Ended) -> Result<(), Failure> {
         if ended.leaked > 0 {
             self.explain_once(&format!(
-                "{} left {} processes running, which were ended",
+                "{} left {} running, ended now",
                 name(ended),
-                ended.leaked
+                processes(ended.leaked)
             ))?;
         }
         if ended.outcome.is_success() {
@@ -142,22 +142,32 @@ impl Recorder {
             progress.finish();
         }
         self.printer.finish().map_err(spooling)?;
-        if let Some(first) = self
-            .first_failure
-            .take()
-            .filter(|_| self.explain == Explain::Losses)
-        {
-            let all = total.map_or_else(String::new, |total| format!(" of {total}"));
-            let more = match self.explained.saturating_sub(EXPLAINED_MAX) {
-                0 => String::new(),
-                more => format!("; {more} more were lost in such ways"),
-            };
-            self.note(&format!(
-                "{}{all} tasks failed, first {first}{more}",
-                verdict.counts.failed
-            ))?;
+        match self.summary(verdict, total) {
+            Some(summary) => self.note(&summary),
+            None => Ok(()),
         }
-        Ok(())
+    }
+
+    /// What failed, as far as it has not been told.
+    fn summary(&self, verdict: &Verdict, total: Option<u64>) -> Option<String> {
+        let first = self.first_failure.as_ref()?;
+        let told = self.explained > 0;
+        let succeeded = verdict.exit() == Exit::Success;
+        if self.explain != Explain::Losses || succeeded || told && verdict.counts.failed == 1 {
+            return None;
+        }
+        let mut summary = match total {
+            Some(total) => format!(
+                "{} of {} failed",
+                verdict.counts.failed,
+                count(total, "task")
+            ),
+            None => format!("{} failed", count(verdict.counts.failed, "task")),
+        };
+        if !told {
+            summary += &format!(", first {first}");
+        }
+        Some(summary)
     }
 
     /// Writes what is due. Cancel-safe.
@@ -169,6 +179,13 @@ impl Recorder {
             progress.hide();
         }
         self.stdio.flush(&mut self.printer).await.map_err(writing)
+    }
+}
+
+fn processes(number: u32) -> String {
+    match number {
+        1 => "a process".to_owned(),
+        _ => format!("{number} processes"),
     }
 }
 

@@ -100,11 +100,11 @@ impl Template {
                 .collect::<Result<_, _>>()?,
             shell,
         };
+        if *syntax != Syntax::Host && !template.has_place() {
+            template.append(all(Quotes::NoShell));
+        }
         if shell {
             shell::find_quotes(&mut template.words[0])?;
-        }
-        if *syntax != Syntax::Host && !template.has_place() {
-            template.append(all);
         }
         Ok(template)
     }
@@ -116,11 +116,11 @@ impl Template {
             .any(|part| matches!(part, Part::Place(..)))
     }
 
-    fn append(&mut self, all: impl Fn(Quotes) -> Part) {
+    fn append(&mut self, all: Part) {
         if self.shell {
-            self.words[0].extend([Part::Literal(b" ".to_vec()), all(Quotes::Bare)]);
+            self.words[0].extend([Part::Literal(b" ".to_vec()), all]);
         } else {
-            self.words.push(vec![all(Quotes::NoShell)]);
+            self.words.push(vec![all]);
         }
     }
 }

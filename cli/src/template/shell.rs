@@ -238,6 +238,7 @@ mod tests {
             "echo \"`cat {}`\"",
             "echo $'a{}'",
             "echo # {}",
+            "echo # appended",
             "cat <<E\n{}\nE",
             "echo \"$(case {} in a) cat {};; esac)\"",
         ] {

@@ -1,0 +1,10 @@
+//! The real binary, on its embedded cluster and on a small fleet of its own.
+
+mod bad_input;
+mod exec;
+mod fleet;
+mod help;
+mod keeping;
+mod map;
+mod stopping;
+mod support;
