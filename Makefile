@@ -9,7 +9,7 @@ CARGO ?= cargo
 NEXTEST := $(shell $(CARGO) nextest --version >/dev/null 2>&1 && echo yes)
 DENY := $(shell $(CARGO) deny --version >/dev/null 2>&1 && echo yes)
 # Well below what CI allows, so that a hang is told by us and not by a killed machine.
-TEST_MINUTES_MAX ?= 20
+TEST_MINUTES_MAX ?= 12
 # Simulated worlds per property in `make sim`; `make test` runs the number that its tests name.
 SEEDS ?= 100000
 
