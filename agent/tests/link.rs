@@ -40,7 +40,7 @@ impl Gatekeeper for Everybody {
 }
 
 impl Door {
-    async fn open(address: &str, lease: Duration) -> Self {
+    fn open(address: &str, lease: Duration) -> Self {
         let ca = ClusterCa::create("test").unwrap();
         let server =
             ServerIdentity::new(ca.identity(Role::Coordinator, "boss", DAY).unwrap()).unwrap();
@@ -91,7 +91,7 @@ async fn begun(boss: &mut Boss, file: &Path) -> i32 {
 async fn a_lost_session_loses_no_task_and_no_report() {
     let folder = tempfile::tempdir().unwrap();
     let [pid, go] = ["pid", "go"].map(|name| folder.path().join(name));
-    let mut door = Door::open("127.0.0.1:0", DAY).await;
+    let mut door = Door::open("127.0.0.1:0", DAY);
     let mut boss = door.boss(2, PoolOptions::default()).await;
     let end = boss.run_sh(0, "echo first").await;
     let script = format!(
@@ -130,7 +130,7 @@ async fn after_the_lease(host_lost: u32) -> (bool, Vec<(u64, HeldState)>) {
         ..PoolOptions::default()
     };
     let lease = Duration::from_millis(500);
-    let mut door = Door::open("127.0.0.1:0", lease).await;
+    let mut door = Door::open("127.0.0.1:0", lease);
     let mut boss = door.boss(1, pool).await;
     boss.sh(0, &format!("echo $$ > {}; exec sleep 1000", file.display()))
         .await;
@@ -159,6 +159,23 @@ async fn what_may_not_run_twice_runs_on_without_a_lease() {
     );
 }
 
+/// The room for output is taken by what nobody listened to; the end of the lease must not wait for it, since the
+/// next session does.
+#[tokio::test]
+async fn a_flood_does_not_keep_a_fenced_agent_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("pid");
+    let mut door = Door::open("127.0.0.1:0", Duration::from_millis(500));
+    let mut boss = door.boss(1, PoolOptions::default()).await;
+    boss.sh(0, &format!("echo $$ > {}; exec yes", file.display()))
+        .await;
+    let pid = begun(&mut boss, &file).await;
+    boss.lose_session();
+    boss.until_gone(pid).await;
+    boss.rejoin(door.next().await);
+    assert_eq!(boss.holds().await, []);
+}
+
 #[tokio::test]
 async fn an_agent_that_is_early_waits_for_its_coordinator() {
     let folder = tempfile::tempdir().unwrap();
@@ -169,7 +186,7 @@ async fn an_agent_that_is_early_waits_for_its_coordinator() {
     };
     let agent = tokio::spawn(run(options(1), link));
     tokio::task::yield_now().await;
-    let mut door = Door::open(&address, DAY).await;
+    let mut door = Door::open(&address, DAY);
     let mut boss = Boss::over(door.next().await, agent);
     assert_eq!(boss.holds().await, []);
 }

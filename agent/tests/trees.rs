@@ -252,6 +252,20 @@ async fn a_stopped_keeper_is_no_shelter() {
     all_gone_in_time(&[pids.as_slice(), &[keeper]].concat(), killed);
 }
 
+/// Some programs ignore SIGCHLD, and what they start inherits that.
+#[tokio::test]
+async fn an_agent_of_a_parent_that_ignores_its_children() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut agent = Command::new("sh")
+        .args(["-c", "trap '' CHLD; exec \"$0\" agent \"$1\" 'exit 3'"])
+        .args([probe().as_path(), folder.path()])
+        .spawn()
+        .unwrap();
+    assert!(agent.wait().unwrap().success());
+    let end = fs::read_to_string(folder.path().join("end")).unwrap();
+    assert_eq!(end, "failed");
+}
+
 /// An agent that starts again finds nothing left of its earlier life.
 #[tokio::test]
 async fn a_second_life_waits_for_the_end_of_the_first() {

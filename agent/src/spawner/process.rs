@@ -74,6 +74,7 @@ impl Spawner {
         let single = SingleThreaded::prove()
             .ok_or_else(|| io::Error::other("the spawner must be started before any thread"))?;
         sys::close_inherited(&single);
+        sys::expect_children(&single)?;
         prctl::set_child_subreaper(true)?;
         let _ = prctl::set_name(c"fleetpool-spawn");
         let children = child_signals()?;

@@ -13,7 +13,10 @@ use std::{
 
 use nix::{
     errno::Errno,
-    sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
+    sys::{
+        signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
+        socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
+    },
     unistd::{ForkResult, Pid},
 };
 
@@ -41,6 +44,14 @@ impl SingleThreaded {
             ForkResult::Child => Ok(None),
         }
     }
+}
+
+/// Makes ended children wait to be waited for. A process may have been started with SIGCHLD ignored, and then they do
+/// not; unlike handlers, that survives exec.
+pub(crate) fn expect_children(_only: &SingleThreaded) -> nix::Result<()> {
+    let default = SigAction::new(SigHandler::SigDfl, SaFlags::empty(), SigSet::empty());
+    // SAFETY: no handler of ours is replaced, and none is installed.
+    unsafe { sigaction(Signal::SIGCHLD, &default) }.map(drop)
 }
 
 /// Closes every descriptor but the standard ones. What this process was started with beyond them is somebody

@@ -83,13 +83,14 @@ impl Command {
             generation,
             end,
         });
-        self.outlet.flush_when_there_is_room().await;
+        self.outlet.finish(&mut self.orders).await;
     }
 
     fn on_order(&mut self, order: Order) {
         match order {
             Order::Define(spec, body) => self.outgoing.put(ToKeeper::Define { spec, body }),
             Order::Run(tasks) => {
+                self.outlet.take_time();
                 for task in tasks {
                     self.outgoing.put(ToKeeper::Run {
                         attempt: task.attempt,
@@ -100,9 +101,13 @@ impl Command {
             }
             Order::GiveBack(count) => self.outgoing.put(ToKeeper::GiveBack { count }),
             Order::KillTask { attempt, grace_ms } => {
+                self.outlet.hurry();
                 self.outgoing.put(ToKeeper::Kill { attempt, grace_ms });
             }
-            Order::Kill { grace_ms } => self.outgoing.put(ToKeeper::End { grace_ms }),
+            Order::Kill { grace_ms } => {
+                self.outlet.hurry();
+                self.outgoing.put(ToKeeper::End { grace_ms });
+            }
             Order::Stop => self.outgoing.put(ToKeeper::Stop),
         }
     }

@@ -184,7 +184,10 @@ impl Worker {
             Order::GiveBack(count) => self.to_worker.put(ToWorker::GiveBack { count }),
             // A task of this runtime ends with its worker: the core says so by `Kill`.
             Order::KillTask { .. } => {}
-            Order::Kill { grace_ms } => self.to_keeper.put(ToKeeper::End { grace_ms }),
+            Order::Kill { grace_ms } => {
+                self.outlet.hurry();
+                self.to_keeper.put(ToKeeper::End { grace_ms });
+            }
             Order::Stop => {
                 self.to_worker.put(ToWorker::Stop);
                 self.stop_by = Some(Instant::now() + STOP_MAX);
@@ -334,7 +337,6 @@ impl Worker {
         while !self.silent && self.last_words().await {
             let heard = self.hear_worker();
             self.on_rudeness(heard);
-            self.outlet.flush_when_there_is_room().await;
         }
         let author = self.author();
         self.pipes.drain(author, &mut self.outlet);
@@ -356,7 +358,7 @@ impl Worker {
             },
         };
         self.outlet.event(event);
-        self.outlet.flush_when_there_is_room().await;
+        self.outlet.finish(&mut self.orders).await;
     }
 }
 

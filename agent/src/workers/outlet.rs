@@ -1,12 +1,19 @@
 //! From a worker's task to the shell, no faster than output is taken away.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use fleetpool_agent_core::Event;
 use fleetpool_proto::limits::OUTPUT_HELD_BYTES_MAX;
-use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::{
+    sync::{Semaphore, SemaphorePermit, mpsc},
+    time::{Instant, timeout_at},
+};
 
-use super::{Printed, Shared, Told};
+use super::{Order, Printed, Shared, Told};
+
+/// How long what a task that is killed has printed waits for room. Past it, it is dropped: a kill must come to its
+/// end even while nobody takes output, not least because a lease that has ended waits for it.
+const DYING_PATIENCE: Duration = Duration::from_secs(1);
 
 /// Collects what is to be told, and tells it at once, or when there is room for its output.
 #[derive(Debug)]
@@ -15,6 +22,8 @@ pub(crate) struct Outlet {
     room: Arc<Semaphore>,
     output: Vec<Printed>,
     events: Vec<Event>,
+    /// From when on output that there is no room for is dropped.
+    drop_from: Option<Instant>,
 }
 
 impl Outlet {
@@ -24,7 +33,19 @@ impl Outlet {
             room: Arc::clone(room),
             output: Vec::new(),
             events: Vec::new(),
+            drop_from: None,
         }
+    }
+
+    /// What prints is being killed.
+    pub(crate) fn hurry(&mut self) {
+        self.drop_from
+            .get_or_insert_with(|| Instant::now() + DYING_PATIENCE);
+    }
+
+    /// What was being killed is gone.
+    pub(crate) fn take_time(&mut self) {
+        self.drop_from = None;
     }
 
     pub(crate) fn print(&mut self, printed: Printed) {
@@ -50,10 +71,31 @@ impl Outlet {
     /// Waits for room, and tells. Cancel-safe.
     pub(crate) async fn flush_when_there_is_room(&mut self) {
         let room = Arc::clone(&self.room);
-        // The semaphore is never closed.
-        if let Ok(permit) = room.acquire_many(self.weight()).await {
-            permit.forget();
-            self.tell();
+        let room = room.acquire_many(self.weight());
+        let permit = match self.drop_from {
+            Some(time) => timeout_at(time, room).await.ok(),
+            None => Some(room.await),
+        };
+        match permit {
+            // The semaphore is never closed.
+            Some(permit) => drop(permit.map(SemaphorePermit::forget)),
+            None => self.output.clear(),
+        }
+        self.tell();
+    }
+
+    /// Tells the last of it, and listens only for whether that is urgent.
+    pub(crate) async fn finish(mut self, orders: &mut mpsc::UnboundedReceiver<Order>) {
+        while self.is_behind() {
+            tokio::select! {
+                biased;
+                order = orders.recv() => match order {
+                    Some(Order::Kill { .. } | Order::KillTask { .. }) => self.hurry(),
+                    Some(_) => {}
+                    None => return,
+                },
+                () = self.flush_when_there_is_room() => {}
+            }
         }
     }
 

@@ -26,5 +26,10 @@ async fn be_an_agent(folder: &str, script: &str) {
     options.state_dir = Some(folder.into());
     let mut boss = Boss::with(options, PoolOptions::default(), Spec::default()).await;
     boss.sh(0, script).await;
-    boss.until("being killed", |_| None::<()>).await;
+    let end = boss.end(0).await;
+    std::fs::write(
+        std::path::Path::new(folder).join("end"),
+        end.outcome().name(),
+    )
+    .unwrap();
 }

@@ -27,7 +27,7 @@ use tokio::task::JoinHandle;
 pub(crate) const POOL: PoolId = PoolId(7);
 pub(crate) const SPEC: SpecId = SpecId(1);
 /// How long anything may take before a test has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The coordinator of one agent.
 pub(crate) struct Boss {
