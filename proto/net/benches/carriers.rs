@@ -55,7 +55,7 @@ async fn main() {
     }
     println!("carrier  open µs  1 KiB round trip µs  small frames/s  8 MiB bodies GB/s");
     for (carrier, mut results) in carriers.iter().zip(results) {
-        let [open, trip, small, bulk] = results.each_mut().map(median);
+        let [open, trip, small, bulk] = results.each_mut().map(|values| median(values));
         println!("{carrier:<8} {open:>7.0} {trip:>20.1} {small:>15.0} {bulk:>18.2}");
     }
 }
@@ -74,7 +74,7 @@ fn since(began: Duration) -> Duration {
     processor_time() - began
 }
 
-fn median(values: &mut Vec<f64>) -> f64 {
+fn median(values: &mut [f64]) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }

@@ -1,13 +1,22 @@
 //! Peers that send what they must not: each session ends with the reason, and nothing else does.
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
 use bytes::{BufMut as _, BytesMut};
 use fleetpool_net::{Carrier, Cause, Closed, Session};
 use fleetpool_proto::{
     Role,
     frame::{Prelude, SegmentPlace},
-    limits::{BULK_BYTES_MIN, FRAME_HEADER_BYTES_MAX},
+    limits::{BULK_BYTES_MIN, BULK_HELD_BYTES_MAX, FRAME_HEADER_BYTES_MAX},
     version::{HelloReply, Welcome},
 };
+use tokio::time::timeout;
 
 use crate::{
     cluster::{Cluster, frame, number, soon},
@@ -177,4 +186,52 @@ async fn a_bulk_stream_without_a_number_ends_the_session() {
     stream.finish().unwrap();
     let closed = soon(session.receiver.recv()).await.unwrap_err();
     assert!(closed.reason.contains("without a number"), "{closed}");
+}
+
+/// A guest that begins many large segments and ends none has only so much of our memory, and control goes on.
+#[tokio::test]
+async fn bulk_that_never_ends_is_held_within_bounds() {
+    const SEGMENT: usize = 16 << 20;
+    const STREAMS: u64 = 15;
+    let mut cluster = Cluster::start();
+    let (mut raw, mut session) = guest(&mut cluster, Carrier::Quic).await;
+    let connection = raw.connection.clone().unwrap();
+    raw.send(&announcement(&[SEGMENT]).repeat(STREAMS as usize))
+        .await;
+    let written = Arc::new(AtomicUsize::new(0));
+    for segment in 0..STREAMS {
+        let mut stream = soon(connection.open_uni()).await.unwrap();
+        let written = Arc::clone(&written);
+        tokio::spawn(async move {
+            stream.write_all(&segment.to_be_bytes()).await.unwrap();
+            let block = vec![9; 64 << 10];
+            // One block short of whole.
+            for _ in 1..SEGMENT / block.len() {
+                stream.write_all(&block).await.unwrap();
+                written.fetch_add(block.len(), Ordering::Relaxed);
+            }
+            std::future::pending::<()>().await;
+        });
+    }
+    // The session reads all it will while it waits for a frame, which is none of these.
+    let quiet = Duration::from_secs(1);
+    let mut last = usize::MAX;
+    while last != written.load(Ordering::Relaxed) {
+        last = written.load(Ordering::Relaxed);
+        assert!(
+            timeout(quiet, session.receiver.recv()).await.is_err(),
+            "nothing was whole"
+        );
+    }
+    let windows = 34 << 20;
+    assert!(
+        last <= BULK_HELD_BYTES_MAX + windows,
+        "{last} bytes were taken"
+    );
+    assert!(
+        last > BULK_HELD_BYTES_MAX / 2,
+        "only {last} bytes were taken"
+    );
+    raw.send(&announcement(&[])).await;
+    assert!(soon(session.receiver.recv()).await.unwrap().body.is_empty());
 }
