@@ -92,8 +92,8 @@ impl Reader {
 }
 
 impl Drop for Reader {
-    /// What is unread when a socket is closed can make the kernel throw away what the peer has not read: so the
-    /// rest is read, until the peer is gone too.
+    /// A socket that is closed with unread data resets its connection, and a goodbye that was lost on the way is
+    /// not sent again: so the rest is read, until the peer is gone too.
     fn drop(&mut self) {
         if let (Some(io), Ok(runtime)) = (self.io.take(), Handle::try_current()) {
             runtime.spawn(timeout(CLOSE_TIME_MAX, drain(io)));

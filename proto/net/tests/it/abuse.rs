@@ -16,10 +16,13 @@ use fleetpool_proto::{
     limits::{BULK_BYTES_MIN, BULK_HELD_BYTES_MAX, FRAME_HEADER_BYTES_MAX},
     version::{HelloReply, Welcome},
 };
-use tokio::time::timeout;
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    time::timeout,
+};
 
 use crate::{
-    cluster::{Cluster, frame, number, soon},
+    cluster::{Cluster, frame, large, number, soon},
     raw::{Papers, Raw, encoded},
 };
 
@@ -234,4 +237,51 @@ async fn bulk_that_never_ends_is_held_within_bounds() {
     );
     raw.send(&announcement(&[])).await;
     assert!(soon(session.receiver.recv()).await.unwrap().body.is_empty());
+}
+
+/// What it said and nobody read does not get in the way.
+#[tokio::test]
+async fn a_guest_that_talks_on_is_still_told_why_it_is_shown_out() {
+    let mut cluster = Cluster::start();
+    for carrier in CARRIERS {
+        let (mut raw, session) = guest(&mut cluster, carrier).await;
+        raw.send(&encoded(HelloReply::Welcome(Welcome::default())).repeat(500))
+            .await;
+        session.sender.close("enough");
+        drop(session);
+        // It goes on for a while before it listens.
+        let told = async {
+            while raw.io.write_all(&[0; 64]).await.is_ok() && raw.io.flush().await.is_ok() {
+                let mut reason = [0; 12];
+                if timeout(Duration::from_millis(5), raw.io.read_exact(&mut reason))
+                    .await
+                    .is_ok()
+                {
+                    return reason.ends_with(b"enough");
+                }
+            }
+            soon(raw.rest()).await.contains("enough")
+        };
+        assert!(soon(told).await, "{carrier}");
+    }
+}
+
+/// A guest that does not read cannot keep a session from ending.
+#[tokio::test]
+async fn a_guest_that_does_not_listen_is_shown_out_all_the_same() {
+    let mut cluster = Cluster::start();
+    let (raw, session) = guest(&mut cluster, Carrier::Quic).await;
+    let sender = session.sender.clone();
+    let talk = async {
+        loop {
+            sender.send(large(0, 60 << 10)).await.unwrap();
+        }
+    };
+    let full: Result<(), _> = timeout(Duration::from_secs(1), talk).await;
+    assert!(full.is_err());
+    session.sender.close("enough");
+    drop(session);
+    let connection = raw.connection.unwrap();
+    let ended = timeout(Duration::from_secs(5), connection.closed()).await;
+    assert!(ended.expect("it goes on").to_string().contains("enough"));
 }
