@@ -224,11 +224,12 @@ impl Joblog {
     }
 }
 
-/// One line. A newline within the command is written as NUL, as GNU parallel does.
+/// One line. A newline within the command is written as NUL, as GNU parallel does. Times have six decimals where it
+/// has three: rounded to milliseconds, tasks that follow each other in one slot would seem to overlap.
 fn row(ended: &Ended, printed: u64) -> Vec<u8> {
     let (exit, signal) = exit_columns(ended);
     let mut row = format!(
-        "{}\t{}\t{:.3}\t{:10.3}\t0\t{printed}\t{exit}\t{signal}\t",
+        "{}\t{}\t{:.6}\t{:13.6}\t0\t{printed}\t{exit}\t{signal}\t",
         ended.task.seq,
         ended.host,
         ended.start_s(),
@@ -277,7 +278,7 @@ mod tests {
         assert_eq!(
             text,
             "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n\
-             3\tweb1\t1700000000.123\t     0.012\t0\t4\t7\t0\techo 'a b\0c'\n"
+             3\tweb1\t1700000000.123000\t     0.012000\t0\t4\t7\t0\techo 'a b\0c'\n"
         );
     }
 
