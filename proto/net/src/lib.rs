@@ -1,6 +1,6 @@
 //! Sessions between fleetpool's parts: carriers and identities.
 //!
-//! Agents and clients dial ([`connect`]), the coordinator listens ([`Listener`]); in one process the two ends come
+//! Agents and clients dial ([`connect()`]), the coordinator listens ([`Listener`]); in one process the two ends come
 //! from [`local_pair`]. Whatever carries it, a [`Session`] delivers each [`Frame`](fleetpool_proto::Frame) at most
 //! once, in order, except that frames with segments of [`BULK_BYTES_MIN`](fleetpool_proto::limits::BULK_BYTES_MIN)
 //! and more may be overtaken by later ones.

@@ -195,18 +195,21 @@ async fn a_bulk_stream_without_a_number_ends_the_session() {
 #[tokio::test]
 async fn bulk_that_never_ends_is_held_within_bounds() {
     const SEGMENT: usize = 16 << 20;
-    const STREAMS: u64 = 15;
+    const STREAMS: u8 = 15;
     let mut cluster = Cluster::start();
     let (mut raw, mut session) = guest(&mut cluster, Carrier::Quic).await;
     let connection = raw.connection.clone().unwrap();
-    raw.send(&announcement(&[SEGMENT]).repeat(STREAMS as usize))
+    raw.send(&announcement(&[SEGMENT]).repeat(STREAMS.into()))
         .await;
     let written = Arc::new(AtomicUsize::new(0));
     for segment in 0..STREAMS {
         let mut stream = soon(connection.open_uni()).await.unwrap();
         let written = Arc::clone(&written);
         tokio::spawn(async move {
-            stream.write_all(&segment.to_be_bytes()).await.unwrap();
+            stream
+                .write_all(&u64::from(segment).to_be_bytes())
+                .await
+                .unwrap();
             let block = vec![9; 64 << 10];
             // One block short of whole.
             for _ in 1..SEGMENT / block.len() {
