@@ -5,7 +5,7 @@ use std::{
     io::{self, Write as _},
 };
 
-/// The exit statuses, as `fleetpool help exit-codes` lists them.
+/// The exit statuses, as `fleetpool --help` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Exit {
     /// Everything asked for was done.

@@ -11,10 +11,7 @@ use std::{
 
 use fleetpool_proto::Outcome;
 
-use crate::{
-    run::ended::{Ended, Task},
-    template::Command,
-};
+use crate::run::ended::{Ended, Task};
 
 const HEADER: &str = "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n";
 /// Columns before the command.
@@ -141,12 +138,12 @@ impl Past {
         let Some(row) = self.rows.get(&task.seq) else {
             return Ok(false);
         };
-        if !row.is_of(&task.command) {
+        if !row.is_of(task) {
             return Err(JoblogError::OtherRun {
                 path: self.path.clone(),
                 seq: task.seq,
-                logged: String::from_utf8_lossy(&row.command).into_owned(),
-                now: String::from_utf8_lossy(&task.command.text_anywhere()).into_owned(),
+                logged: on(&row.host, &row.command, task),
+                now: on(task.host_name(), &task.command.text_anywhere(), task),
             });
         }
         Ok(row.succeeded || self.resume == Resume::Finished)
@@ -168,8 +165,18 @@ impl PastRow {
         Some((seq, row))
     }
 
-    fn is_of(&self, command: &Command) -> bool {
-        command.is(&self.command, &self.host)
+    fn is_of(&self, task: &Task) -> bool {
+        let same_host = task.host.is_none() || task.host_name() == self.host;
+        same_host && task.command.is(&self.command, &self.host)
+    }
+}
+
+/// A command, with its host where a task is meant for one.
+fn on(host: &str, command: &[u8], task: &Task) -> String {
+    let command = String::from_utf8_lossy(command);
+    match task.host {
+        Some(_) => format!("{command} on {host}"),
+        None => command.into_owned(),
     }
 }
 
@@ -343,6 +350,27 @@ mod tests {
         let error = past.covers(&task(1, "z")).unwrap_err().to_string();
         assert!(
             error.contains("echo a") && error.contains("echo z") && error.contains("--resume"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_joblog_of_other_hosts_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        write(&path, &[ended(1, "a", 0)]);
+        let past = Past::read(&path, Resume::Finished).unwrap();
+        let on = |name: &str| {
+            let (id, name) = (fleetpool_proto::HostId(1), name.to_owned());
+            Task {
+                host: Some(crate::run::ended::Pinned { id, name }),
+                ..task(1, "a")
+            }
+        };
+        assert!(past.covers(&on("web1")).unwrap());
+        let error = past.covers(&on("web2")).unwrap_err().to_string();
+        assert!(
+            error.contains("`echo a on web1`") && error.contains("`echo a on web2`"),
             "{error}"
         );
     }

@@ -10,9 +10,9 @@ use crate::{
     failure::Failure,
     halt::Halt,
     joblog::{Joblog, Past, Resume},
-    output::{Printer, Stdio, Style, TagStyle},
+    output::{Style, TagStyle},
     results::Results,
-    run::{Explain, Recorder},
+    run::{Explain, Keep, Recorder},
 };
 
 /// Options of `map` and `exec` alike.
@@ -155,29 +155,19 @@ impl TaskArgs {
             .results
             .as_deref()
             .map(|path| Results::open(path, past.is_some()));
-        let results = results.transpose().map_err(Failure::fleetpool)?;
         let style = habits.style.unwrap_or_else(|| self.style());
         let tags = match (&style, self.tag, self.no_tag) {
             (Style::Json | Style::Gathered(_), ..) | (_, _, true) => TagStyle::None,
             (_, true, _) => habits.tag,
             _ => habits.tags,
         };
-        Ok(Recorder {
-            printer: Printer::new(
-                style,
-                tags,
-                self.keep_order,
-                Recorder::keeps(results.as_ref()),
-            ),
-            stdio: Stdio::new(),
+        let keep = Keep {
             joblog: joblog.transpose().map_err(Failure::fleetpool)?,
-            results,
+            results: results.transpose().map_err(Failure::fleetpool)?,
             explain: habits.explain,
             quiet: self.quiet,
-            progress: None,
-            explained: 0,
-            first_failure: None,
-        })
+        };
+        Ok(Recorder::new(style, tags, self.keep_order, keep))
     }
 
     /// Whether progress is shown: on a terminal, and without being asked only where output goes elsewhere.

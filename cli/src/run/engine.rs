@@ -96,7 +96,9 @@ pub(crate) async fn run(job: Job) -> Result<Exit, Failure> {
         recorder: job.recorder,
         verdict: Verdict::default(),
         slots: Slots::default(),
+        began: Instant::now(),
         feeding: true,
+        stopped: false,
         failure: None,
         give_up: job.deadline.map(|deadline| Instant::now() + deadline),
     };
@@ -131,10 +133,13 @@ struct Engine {
     recorder: Recorder,
     verdict: Verdict,
     slots: Slots,
+    began: Instant,
     /// The feeder is at work.
     feeding: bool,
     /// Why the run ends when what runs has ended.
     failure: Option<Failure>,
+    /// What runs has been told to end.
+    stopped: bool,
     /// The deadline, or when a stopped run is left to itself.
     give_up: Option<Instant>,
 }
@@ -364,7 +369,7 @@ impl Engine {
     }
 
     fn on_deadline(&mut self) -> Result<(), Failure> {
-        if self.verdict.end().is_some() {
+        if self.stopped {
             self.submitter.terminate();
             let left = self.tasks.len();
             return Err(Failure::new(
@@ -392,15 +397,15 @@ impl Engine {
     }
 
     fn show_progress(&mut self) {
-        let bar = self
-            .recorder
-            .progress
-            .get_or_insert_with(|| Progress::appear(self.total));
-        bar.show(self.verdict.counts, self.slots.allotted, self.slots.hosts);
+        let (total, elapsed) = (self.total, self.began.elapsed());
+        let appear = || Progress::appear(total, elapsed);
+        let progress = self.recorder.progress.get_or_insert_with(appear);
+        progress.show(self.verdict.counts, self.slots.allotted, self.slots.hosts);
     }
 
     /// Starts nothing more and ends what runs.
     fn stop(&mut self) {
+        self.stopped = true;
         self.stop_feeding();
         self.submitter.cancel(self.tasks.keys().copied().collect());
         self.give_up = Some(Instant::now() + STOP_TIME_MAX);

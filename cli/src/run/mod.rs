@@ -17,5 +17,5 @@ mod verdict;
 pub(crate) use engine::{Job, run};
 pub(crate) use feeder::{Inputs, Item};
 pub(crate) use gate::Gate;
-pub(crate) use recorder::{Explain, Recorder};
+pub(crate) use recorder::{Explain, Keep, Recorder};
 pub(crate) use signals::Signals;

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     failure::{Exit, Failure, count},
     joblog::Joblog,
-    output::{Printer, Progress, Stdio},
+    output::{Printer, Progress, Stdio, Style, TagStyle},
     results::Results,
 };
 
@@ -32,19 +32,48 @@ pub(crate) enum Explain {
 /// Keeps a run.
 #[derive(Debug)]
 pub(crate) struct Recorder {
-    pub(crate) printer: Printer,
-    pub(crate) stdio: Stdio,
+    pub(super) printer: Printer,
+    pub(super) progress: Option<Progress>,
+    stdio: Stdio,
+    joblog: Option<Joblog>,
+    results: Option<Results>,
+    explain: Explain,
+    /// Nothing is said but what tasks say.
+    quiet: bool,
+    explained: u64,
+    first_failure: Option<String>,
+}
+
+/// What a run keeps, and how much fleetpool itself says.
+#[derive(Debug)]
+pub(crate) struct Keep {
+    /// `--joblog`.
     pub(crate) joblog: Option<Joblog>,
+    /// `--results`.
     pub(crate) results: Option<Results>,
+    /// Which ends are explained.
     pub(crate) explain: Explain,
     /// Nothing is said but what tasks say.
     pub(crate) quiet: bool,
-    pub(crate) progress: Option<Progress>,
-    pub(crate) explained: u64,
-    pub(crate) first_failure: Option<String>,
 }
 
 impl Recorder {
+    /// Prints in this style, in the order of the inputs if `ordered`.
+    pub(crate) fn new(style: Style, tags: TagStyle, ordered: bool, keep: Keep) -> Self {
+        let keeps = keep.results.as_ref().is_some_and(Results::wants_output);
+        Self {
+            printer: Printer::new(style, tags, ordered, keeps),
+            progress: None,
+            stdio: Stdio::new(),
+            joblog: keep.joblog,
+            results: keep.results,
+            explain: keep.explain,
+            quiet: keep.quiet,
+            explained: 0,
+            first_failure: None,
+        }
+    }
+
     /// A task printed something.
     pub(super) fn output(
         &mut self,
@@ -86,11 +115,6 @@ impl Recorder {
         }
         self.printer.ended(ended).map_err(spooling)?;
         if counts { self.explain(ended) } else { Ok(()) }
-    }
-
-    /// Whether a printed task must also be kept.
-    pub(crate) fn keeps(results: Option<&Results>) -> bool {
-        results.is_some_and(Results::wants_output)
     }
 
     /// Says in words what is not plain from what the task has printed.
