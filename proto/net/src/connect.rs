@@ -30,7 +30,7 @@ use crate::{
     hello,
     identity::{Clock, Identity, Problem, verify::plain},
     peer::{Carrier, Peer},
-    session::{Closed, Session, quic, stream},
+    session::{Session, quic, stream},
     tls, transport,
 };
 

@@ -1,8 +1,8 @@
 //! Who is who: certificates of one cluster's CA, each with one name and one use.
 //!
 //! An [`Identity`] is a key, its certificate and the CA, in a folder of three files. The [`ClusterCa`] signs them;
-//! it lives with the coordinator. What a certificate says is read by [`certificate`] and believed by nobody before
-//! [`verify`] has checked it.
+//! it lives with the coordinator. What a certificate says is read by `certificate` and believed by nobody before
+//! `verify` has checked it.
 
 mod authority;
 mod certificate;

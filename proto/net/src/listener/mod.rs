@@ -1,6 +1,6 @@
 //! Listening: every socket of a coordinator, and what happens to a peer until it is known.
 //!
-//! [`bind`] makes the sockets; `quic`, `tcp` and `unix` accept on them; [`porch`](porch) is where peers stand until
+//! [`bind`] makes the sockets; `quic`, `tcp` and `unix` accept on them; [`porch`] is where peers stand until
 //! they have shown who they are. What comes out of [`Listener::accept`] has a certificate of this cluster (or the
 //! same user, on a Unix socket), has said Hello and was admitted by the [`Gatekeeper`]. A peer without a
 //! certificate can join, and nothing else.
