@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use fleetpool_proto::{
-    HostId, Payloads, PoolId, Timestamp,
+    Attempt, HostId, Payloads, PoolId, Timestamp,
     limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX},
     message::{GrantRow, Refusal, ResultRow, ToAgent, ToClient},
 };
@@ -109,7 +109,7 @@ impl CoordinatorCore {
         let payloads = std::mem::take(&mut pool.out_payloads);
         let mut hosts: Vec<HostId> = rows
             .iter()
-            .filter(|row| row.pid != 0)
+            .filter(|row| row.attempt != Attempt::default())
             .map(|row| row.host)
             .collect();
         hosts.dedup();
