@@ -131,7 +131,7 @@ impl Example {
             String::from_utf8_lossy(&output.stdout),
             String::from_utf8_lossy(&output.stderr),
         );
-        println!("--- {}: {}\n{out}{err}", self.name, output.status);
+        eprintln!("--- {}: {}\n{out}{err}", self.name, output.status);
         assert!(output.status.success(), "{} failed", self.name);
         (self.check)(&out.lines().collect::<Vec<_>>());
     }
