@@ -7,7 +7,9 @@
 //!
 //! A worker must never outlive its agent: the end of the socket ends it. It starts no pool of its own.
 
+mod clock;
 mod context;
+mod done;
 mod inbox;
 mod inherit;
 mod outlet;

@@ -5,27 +5,29 @@ use std::{
     os::{fd::AsFd, unix::net::UnixStream},
     sync::Arc,
     thread,
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::Instant,
 };
 
-use bytes::Bytes;
 use fleetpool_proto::{
     Outcome,
     frame::encode_header,
     limits::PAYLOAD_BYTES_MAX,
     outcome::Loss,
-    rows::Payloads,
     time::micros,
     worker::{DoneRow, FromWorker, NativeError},
 };
 
 use super::{
+    clock::Clock,
     context,
     inbox::{Function, Handed, Inbox},
     outlet::Outlet,
     panic,
 };
 use crate::{codec, task};
+
+/// A result buffer that has grown beyond this is not kept.
+const RESULT_BYTES_KEPT: usize = 1 << 20;
 
 /// Runs tasks until the agent says stop or goes away.
 pub(super) fn run(socket: UnixStream) -> ! {
@@ -46,8 +48,13 @@ pub(super) fn run(socket: UnixStream) -> ! {
     }
     let pid = std::process::id();
     outlet.send(FromWorker::Ready { pid });
+    let mut runner = Runner {
+        outlet,
+        clock: Clock::new(),
+        result: Vec::new(),
+    };
     while let Some(task) = next(&inbox) {
-        let printed = run_one(task, &outlet);
+        let printed = runner.run(&task);
         if printed {
             inbox.wait(|state| std::mem::take(&mut state.go).then_some(()));
         }
@@ -85,60 +92,67 @@ fn initialise(function: &str, argument: &[u8]) -> Result<(), String> {
     }
 }
 
-/// Runs a task and sends what became of it; whether it printed something that has not been read.
-fn run_one(task: Handed, outlet: &Outlet) -> bool {
-    let (began, started_us) = (Instant::now(), now_us());
-    context::enter_task(&task.row);
-    let (outcome, payload) = call(&task.function, &task.argument);
-    context::leave_task();
-    flush();
-    let printed = is_unread(io::stdout()) || is_unread(io::stderr());
-    let row = DoneRow {
-        index: task.row.index,
-        attempt: task.row.attempt,
-        outcome,
-        started_us,
-        run_us: micros(began.elapsed()),
-        printed,
-    };
-    outlet.send(FromWorker::Done {
-        rows: vec![row],
-        payloads: Payloads::from(vec![payload]),
-    });
-    printed
+/// What is kept from task to task.
+struct Runner {
+    outlet: Arc<Outlet>,
+    clock: Clock,
+    result: Vec<u8>,
 }
 
-fn call(function: &Function, argument: &[u8]) -> (Outcome, Bytes) {
-    let run = match function {
-        Function::Known(run) => run,
-        Function::Unknown(why) => {
-            return (Outcome::NotStarted, encode_header(&Loss::because(why)));
-        }
-    };
-    let mut result = Vec::new();
-    let error = match panic::catch(|| run(argument, &mut result)) {
-        Ok(Ok(())) if result.len() <= PAYLOAD_BYTES_MAX => {
-            return (Outcome::Done, Bytes::from(result));
-        }
-        Ok(Ok(())) => without_place(format!(
-            "the result of {} bytes is over the limit of {PAYLOAD_BYTES_MAX}: write it to a file and return its path",
-            result.len()
-        )),
-        Ok(Err(codec::Error::Encode(error))) => {
-            without_place(format!("the result cannot be encoded: {error}"))
-        }
-        Ok(Err(codec::Error::Decode(error))) => {
-            without_place(format!("the argument cannot be decoded: {error}"))
-        }
-        Err(panic) => panic,
-    };
-    (Outcome::Failed, encode_header(&error))
-}
+impl Runner {
+    /// Runs a task and sends what became of it; whether it printed something that has not been read.
+    fn run(&mut self, task: &Handed) -> bool {
+        let began = Instant::now();
+        context::enter_task(&task.row);
+        let outcome = self.call(&task.function, &task.argument);
+        context::leave_task();
+        flush();
+        let printed = is_unread(io::stdout()) || is_unread(io::stderr());
+        let row = DoneRow {
+            index: task.row.index,
+            attempt: task.row.attempt,
+            outcome,
+            started_us: self.clock.wall_us(began),
+            run_us: micros(began.elapsed()),
+            printed,
+        };
+        self.outlet.send_done(&row, &self.result);
+        self.result.clear();
+        self.result.shrink_to(RESULT_BYTES_KEPT);
+        printed
+    }
 
-fn without_place(message: String) -> NativeError {
-    NativeError {
-        message,
-        location: String::new(),
+    /// Calls the function; its result, or why there is none, is left in `result`.
+    fn call(&mut self, function: &Function, argument: &[u8]) -> Outcome {
+        let run = match function {
+            Function::Known(run) => run,
+            Function::Unknown(why) => {
+                self.result = encode_header(&Loss::because(why)).into();
+                return Outcome::NotStarted;
+            }
+        };
+        match panic::catch(|| run(argument, &mut self.result)).and_then(|ran| self.judge(ran)) {
+            Ok(()) => Outcome::Done,
+            Err(error) => {
+                self.result = encode_header(&error).into();
+                Outcome::Failed
+            }
+        }
+    }
+
+    /// Whether a call that came back has a result that can be sent.
+    fn judge(&self, ran: Result<(), codec::Error>) -> Result<(), NativeError> {
+        let len = self.result.len();
+        let message = match ran {
+            Ok(()) if len <= PAYLOAD_BYTES_MAX => return Ok(()),
+            Ok(()) => format!(
+                "the result of {len} bytes is over the limit of {PAYLOAD_BYTES_MAX}: write it to a file and return its path"
+            ),
+            Err(codec::Error::Encode(error)) => format!("the result cannot be encoded: {error}"),
+            Err(codec::Error::Decode(error)) => format!("the argument cannot be decoded: {error}"),
+        };
+        let location = String::new();
+        Err(NativeError { message, location })
     }
 }
 
@@ -150,10 +164,4 @@ fn flush() {
 /// Whether a pipe holds bytes that the agent has not read.
 fn is_unread(pipe: impl AsFd) -> bool {
     rustix::io::ioctl_fionread(pipe).is_ok_and(|bytes| bytes > 0)
-}
-
-fn now_us() -> u64 {
-    SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .map_or(0, micros)
 }
