@@ -7,6 +7,23 @@ use crate::cluster;
 /// A call on a pool that failed.
 ///
 /// `Debug` says the same as `Display`, for programs whose `main` returns it.
+///
+/// ```no_run
+/// use fleetpool::{Error, TaskError};
+/// # #[fleetpool::task] fn square(x: u64) -> u64 { x * x }
+/// # fn f(pool: &fleetpool::Pool) -> Result<(), Error> {
+/// for result in pool.imap(square, 0..100) {
+///     match result {
+///         Ok(square) => println!("{square}"),
+///         Err(Error::Task(TaskError::WorkerLost { index, signal, .. })) => {
+///             eprintln!("task {index} is lost: signal {signal:?}");
+///         }
+///         Err(Error::Task(other)) => eprintln!("{other}"),
+///         Err(fatal) => return Err(fatal),
+///     }
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {

@@ -25,16 +25,16 @@ use crate::{
 ///
 /// ```standalone_crate
 /// #[fleetpool::task]
-/// fn square(x: u64) -> u64 {
-///     x * x
+/// fn word_count(text: String) -> usize {
+///     text.split_whitespace().count()
 /// }
 ///
 /// fn main() -> Result<(), fleetpool::Error> {
 ///     fleetpool::init();
 ///     let pool = fleetpool::Pool::builder().processes(2).build()?;
-///     assert_eq!(pool.map(square, 0..4)?, [0, 1, 4, 9]);
-///     pool.close();
-///     pool.join()
+///     let texts = ["one", "two words"].map(String::from);
+///     assert_eq!(pool.map(word_count, texts)?, [1, 2]);
+///     Ok(())
 /// }
 /// ```
 pub struct Pool {

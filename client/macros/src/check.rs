@@ -3,7 +3,6 @@
 use quote::{ToTokens as _, quote};
 use syn::{
     Error, FnArg, GenericArgument, ItemFn, PathArguments, Result, ReturnType, Type, TypeReference,
-    spanned::Spanned as _,
 };
 
 /// Tells everything that keeps `function` from being a task, at the places where it stands.
@@ -111,17 +110,161 @@ fn owned(reference: &TypeReference) -> String {
         }
         other => other.to_token_stream().to_string().replace(' ', ""),
     };
-    debug_assert!(
-        reference
-            .span()
-            .source_text()
-            .is_none_or(|text| text.starts_with('&'))
-    );
     match name.as_str() {
         "str" => "String".to_owned(),
         "Path" | "std::path::Path" => "std::path::PathBuf".to_owned(),
         "OsStr" | "std::ffi::OsStr" => "std::ffi::OsString".to_owned(),
         "CStr" | "std::ffi::CStr" => "std::ffi::CString".to_owned(),
         _ => name,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use syn::parse_quote;
+
+    use super::*;
+
+    /// What is said about `function`, a line for each problem.
+    fn said(function: &ItemFn) -> Vec<String> {
+        let problems = check(function).err().into_iter().flatten();
+        problems.map(|problem| problem.to_string()).collect()
+    }
+
+    #[track_caller]
+    fn refused(function: &ItemFn, expect: &[&str]) {
+        let said = said(function);
+        assert_eq!(said.len(), expect.len(), "{said:?}");
+        for (said, expect) in said.iter().zip(expect) {
+            assert!(said.contains(expect), "{said:?} does not say {expect:?}");
+        }
+    }
+
+    #[test]
+    fn plain_functions_are_tasks() {
+        let functions: [ItemFn; 5] = [
+            parse_quote!(
+                fn none() {}
+            ),
+            parse_quote!(
+                fn one(x: u64) -> u64 {
+                    x
+                }
+            ),
+            parse_quote!(
+                fn two(mut a: Vec<u8>, (b, c): (i32, String)) -> Result<(), Error> {
+                    Ok(())
+                }
+            ),
+            parse_quote!(
+                fn cow(x: Cow<'static, str>) -> [u8; 4] {
+                    [0; 4]
+                }
+            ),
+            parse_quote!(
+                pub(crate) fn seen(_: std::collections::BTreeMap<u8, Option<f64>>) {}
+            ),
+        ];
+        for function in &functions {
+            assert_eq!(said(function), [""; 0]);
+        }
+    }
+
+    #[test]
+    fn references_are_refused_with_what_to_take_instead() {
+        refused(
+            &parse_quote!(
+                fn f(x: &str) {}
+            ),
+            &["must be owned: use `String`"],
+        );
+        refused(
+            &parse_quote!(
+                fn f(x: &[u8]) {}
+            ),
+            &["use `Vec<u8>`"],
+        );
+        refused(
+            &parse_quote!(
+                fn f(x: &Path) {}
+            ),
+            &["use `std::path::PathBuf`"],
+        );
+        refused(
+            &parse_quote!(
+                fn f(x: &mut Job) {}
+            ),
+            &["use `Job`"],
+        );
+        refused(
+            &parse_quote!(
+                fn f(x: Vec<(u8, &str)>) {}
+            ),
+            &["use `String`"],
+        );
+        refused(
+            &parse_quote!(
+                fn f() -> &'static str {
+                    ""
+                }
+            ),
+            &["result travels between processes"],
+        );
+        refused(
+            &parse_quote!(
+                fn f(x: Cow<'_, str>) {}
+            ),
+            &["not borrowed"],
+        );
+    }
+
+    #[test]
+    fn what_has_no_one_meaning_elsewhere_is_refused() {
+        refused(
+            &parse_quote!(
+                async fn f() {}
+            ),
+            &["cannot be `async`"],
+        );
+        refused(
+            &parse_quote!(
+                unsafe fn f() {}
+            ),
+            &["cannot be `unsafe`"],
+        );
+        refused(
+            &parse_quote!(
+                extern "C" fn f() {}
+            ),
+            &["without an ABI"],
+        );
+        refused(
+            &parse_quote!(
+                fn f<T>(x: T) {}
+            ),
+            &["cannot be generic"],
+        );
+        refused(
+            &parse_quote!(
+                fn f(x: impl Display) {}
+            ),
+            &["one concrete type"],
+        );
+        refused(
+            &parse_quote!(
+                fn f(&self) {}
+            ),
+            &["a free function"],
+        );
+    }
+
+    #[test]
+    fn all_problems_are_told_at_once() {
+        refused(
+            &parse_quote!(
+                async fn f(a: &str, b: &[u8]) {}
+            ),
+            &["`async`", "`String`", "`Vec<u8>`"],
+        );
     }
 }

@@ -65,7 +65,7 @@ impl<T: Task, I: Iterator<Item = Encoded>> Collect<T, I> {
         self.taken += self.arrived.len() as u64;
         let mut arrived = std::mem::take(&mut self.arrived);
         for arrived in arrived.drain(..) {
-            match arrived.result(self.feed.hosts()) {
+            match arrived.result(self.feed.core().hosts()) {
                 Ok(result) => self.place(arrived.position, result),
                 Err(error) => self.note(error),
             }
@@ -97,7 +97,19 @@ impl<T: Task, I: Iterator<Item = Encoded>> Collect<T, I> {
     fn finish(&mut self) -> Result<Vec<T::Output>, Error> {
         match self.failure.take() {
             Some(error) => Err(Error::Task(error)),
-            None => Ok(self.results.drain(..).flatten().collect()),
+            None => Ok(std::mem::take(&mut self.results)
+                .into_iter()
+                .flatten()
+                .collect()),
+        }
+    }
+}
+
+/// An input that panics leaves tasks behind that nobody waits for.
+impl<T: Task, I: Iterator<Item = Encoded>> Drop for Collect<T, I> {
+    fn drop(&mut self) {
+        if self.taken < self.feed.submitted() {
+            self.feed.core().abandon(&self.call);
         }
     }
 }

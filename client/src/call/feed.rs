@@ -15,7 +15,7 @@ use super::{
     encode::Encoded,
     flow::Flow,
 };
-use crate::{cluster::Hosts, error::Error};
+use crate::error::Error;
 
 /// Pulls a call's inputs and submits them.
 #[derive(Debug)]
@@ -54,8 +54,8 @@ impl<I: Iterator<Item = Encoded>> Feed<I> {
         }
     }
 
-    pub(crate) fn hosts(&self) -> &Hosts {
-        self.core.hosts()
+    pub(crate) fn core(&self) -> &Core {
+        &self.core
     }
 
     /// Inputs that have been taken in.

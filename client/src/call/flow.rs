@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 /// Most tasks of one call that are on their way or wait for their caller: a quarter of a pool's window, so that
 /// four such calls leave each other room.
 const TASKS_MAX: u64 = fleetpool_proto::limits::POOL_WINDOW_TASKS / 4;
-/// Tasks beyond a few for each slot, at the start.
-const TASKS_MIN: u64 = 16;
-/// Bytes of results that may wait for their caller.
-const RESULT_BYTES_MAX: u64 = 64 << 20;
+/// Tasks beyond a few for each slot, at the start: few, since nobody knows yet how large their results are.
+const TASKS_MIN: u64 = 8;
+/// Bytes of results that may wait for their caller, as long as no slot has to wait for it.
+const RESULT_BYTES_MAX: u64 = 32 << 20;
 /// A window that is worked off faster than this is too small: its tasks are short against the way to them.
 const SHORT: Duration = Duration::from_millis(250);
 /// A window that takes longer than this is larger than it need be.
@@ -39,7 +39,7 @@ impl Flow {
     /// Whether another task may be sent while `open` tasks are on their way or wait for their caller.
     pub(crate) fn allows(&self, open: u64, slots: u64) -> bool {
         let floor = TASKS_MIN + 2 * slots;
-        open < self.window.max(floor).min(self.memory_bound())
+        open < self.window.max(floor).min(self.memory_bound().max(slots))
     }
 
     /// Takes in how many results have come in all, and their bytes.
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn large_results_narrow_it() {
-        check(10, 8 << 20, Duration::from_millis(1), 8);
-        check(10, 1 << 30, Duration::from_millis(1), 1);
+        check(10, 8 << 20, Duration::from_millis(1), 4);
+        check(10, 1 << 30, Duration::from_millis(1), 2);
     }
 }

@@ -33,7 +33,7 @@ use super::{
 
 /// Messages of the coordinator that wait for a pool's consumer before the session is not read any more. Each is one
 /// batch, of a megabyte or of one larger result.
-const DELIVERIES_MAX: usize = 16;
+const DELIVERIES_MAX: usize = 4;
 
 /// A session with a coordinator. Clones share it; when the last one is dropped the session is closed, and with it
 /// every pool that was opened on it.

@@ -1,6 +1,7 @@
 //! Calls and their results.
 
 use std::{
+    panic::{self, AssertUnwindSafe},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -9,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fleetpool::{Error, OutputStream, Pool, TaskError};
+use fleetpool::{Error, OutputStream, Pool, TaskError, TaskHandle};
 use serde::{Deserialize, Serialize};
 
 use crate::{pool, runner::tests, sleep_ms, square};
@@ -28,6 +29,7 @@ tests! {
     an_endless_input_is_read_lazily
     an_abandoned_iterator_leaves_the_pool_free
     calls_side_by_side_do_not_starve_each_other
+    an_input_that_panics_costs_its_call_alone
     a_stream_is_awaited
     large_arguments_and_results_travel_whole
     a_map_of_many_is_whole
@@ -38,6 +40,7 @@ tests! {
     commands_run_in_slots
     a_cancelled_task_ends_at_once
     a_cancelled_map_ends_at_once
+    what_is_cancelled_before_it_begins_costs_nothing
     a_task_that_runs_too_long_is_killed
     tasks_know_who_they_are
     a_directly_called_task_is_a_plain_call
@@ -248,6 +251,25 @@ fn calls_side_by_side_do_not_starve_each_other() {
     });
 }
 
+fn an_input_that_panics_costs_its_call_alone() {
+    let pool = pool(1);
+    let inputs = (0..10).map(|x| {
+        if x < 5 {
+            20_000
+        } else {
+            panic!("the input ends here")
+        }
+    });
+    let mapped = panic::catch_unwind(AssertUnwindSafe(|| pool.map(sleep_ms, inputs)));
+    assert!(mapped.is_err());
+    let start = Instant::now();
+    assert_eq!(pool.apply(square, 4).unwrap(), 16);
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "it waits for what nobody wants"
+    );
+}
+
 fn a_stream_is_awaited() {
     let pool = pool(2);
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -418,6 +440,18 @@ fn a_cancelled_map_ends_at_once() {
         "{error}"
     );
     assert_eq!(pool.apply(square, 3).unwrap(), 9);
+}
+
+fn what_is_cancelled_before_it_begins_costs_nothing() {
+    let pool = pool(1);
+    let handles: Vec<_> = (0..5)
+        .map(|_| pool.apply_async(sleep_ms, 20_000).unwrap())
+        .collect();
+    let start = Instant::now();
+    handles.iter().for_each(TaskHandle::cancel);
+    assert!(handles.iter().all(|handle| handle.get().is_err()));
+    assert_eq!(pool.apply(square, 4).unwrap(), 16);
+    assert!(start.elapsed() < Duration::from_secs(3));
 }
 
 fn a_task_that_runs_too_long_is_killed() {

@@ -1,6 +1,7 @@
 //! The pool as programs use it: a real embedded cluster, real workers. Workers are this very program, so it has a
 //! `main` of its own.
 
+#![forbid(unsafe_code)] // What tasks become must not need it.
 #![expect(clippy::print_stdout, reason = "a test harness and its tasks print")]
 
 mod calls;
