@@ -21,7 +21,7 @@ use fleetpool_proto::{
 use super::outlet::Outlet;
 use crate::task::{self, Run};
 
-/// How long the main thread may be away before the helper reads in its place: short against the time after which an
+/// How long the main thread may leave the socket unread before the helper reads in its place: short against the time after which an
 /// agent wants tasks back, long against the cost of looking.
 const ABSENCE: Duration = Duration::from_millis(2);
 /// Looks after which a helper that had nothing to do sleeps until it is woken.
@@ -61,8 +61,8 @@ pub(super) struct State {
     /// The main thread is not waiting.
     busy: bool,
     helper_sleeps: bool,
-    /// Grows whenever the main thread comes by.
-    visits: u64,
+    /// Grows whenever the socket is read.
+    reads: u64,
 }
 
 /// A task at hand.
@@ -99,7 +99,6 @@ impl Inbox {
     /// Waits until `take` finds what it wants. For the main thread.
     pub(super) fn wait<T>(&self, mut take: impl FnMut(&mut State) -> Option<T>) -> T {
         let mut state = self.state();
-        state.visits += 1;
         loop {
             if let Some(taken) = take(&mut state) {
                 self.begin(state);
@@ -108,6 +107,7 @@ impl Inbox {
             state.busy = false;
             match self.reader.try_lock() {
                 Ok(mut reader) => {
+                    state.reads += 1;
                     drop(state);
                     self.read(&mut reader);
                     drop(reader);
@@ -122,7 +122,7 @@ impl Inbox {
         }
     }
 
-    /// Reads in the main thread's place whenever that is away for long. For the helper thread, which ends with the
+    /// Reads in the main thread's place whenever that has much to do. For the helper thread, which ends with the
     /// process.
     pub(super) fn help(&self) {
         let (mut seen, mut idle) = (0, 0);
@@ -135,8 +135,8 @@ impl Inbox {
                 state.helper_sleeps = false;
                 idle = 0;
             }
-            let away = state.busy && state.visits == seen;
-            (seen, idle) = (state.visits, if state.busy { 0 } else { idle + 1 });
+            let away = state.busy && state.reads == seen;
+            (seen, idle) = (state.reads, if state.busy { 0 } else { idle + 1 });
             drop(state);
             if away {
                 self.stand_in();
@@ -150,8 +150,9 @@ impl Inbox {
         if let Ok(mut reader) = self.reader.try_lock() {
             self.read(&mut reader);
         }
-        // The main thread may have found the reader taken: it looks again.
-        let state = self.state();
+        // The main thread may have found the reader taken: it looks again, and reads itself the next time.
+        let mut state = self.state();
+        state.reads += 1;
         self.changed.notify_one();
         drop(state);
     }
@@ -247,5 +248,113 @@ impl Reader {
             eprintln!("fleetpool worker: the agent sent what is no message: {error}");
             std::process::exit(1)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{io::Write as _, thread, time::Instant};
+
+    use fleetpool_proto::{Attempt, Frame, frame::write_inline, rows::Payloads};
+
+    use super::*;
+
+    /// An agent's end of a worker whose main thread is the test. It is never closed, since that would end the process.
+    struct Agent {
+        socket: ManuallyDrop<UnixStream>,
+        input: BytesMut,
+    }
+
+    impl Agent {
+        fn start() -> (Self, Arc<Inbox>) {
+            let (socket, theirs) = UnixStream::pair().unwrap();
+            let outlet = Arc::new(Outlet::new(theirs.try_clone().unwrap()));
+            let inbox = Arc::new(Inbox::new(theirs, outlet));
+            let helper = Arc::clone(&inbox);
+            thread::spawn(move || helper.help());
+            let agent = Self {
+                socket: ManuallyDrop::new(socket),
+                input: BytesMut::new(),
+            };
+            (agent, inbox)
+        }
+
+        fn say(&mut self, message: ToWorker) {
+            let mut bytes = BytesMut::new();
+            write_inline(&message.into_frame(), &mut bytes);
+            self.socket.write_all(&bytes).unwrap();
+        }
+
+        fn hand(&mut self, count: u64) {
+            let row = |index| RunRow {
+                index,
+                attempt: Attempt(1),
+                spec: SpecId(0),
+            };
+            self.say(ToWorker::Run {
+                rows: (0..count).map(row).collect(),
+                payloads: Payloads::from(vec![Bytes::new(); usize::try_from(count).unwrap()]),
+            });
+        }
+
+        /// The indexes that come back when so many are asked for.
+        fn take_back(&mut self, count: u32) -> Vec<u64> {
+            self.say(ToWorker::GiveBack { count });
+            let frame: Frame = loop {
+                if let Some(frame) = read_inline(&mut self.input).unwrap() {
+                    break frame;
+                }
+                let mut some = [0; 4096];
+                let count = self.socket.read(&mut some).unwrap();
+                self.input.extend_from_slice(&some[..count]);
+            };
+            match FromWorker::from_frame(frame).unwrap() {
+                FromWorker::GivenBack { rows } => rows.into_iter().map(|row| row.index).collect(),
+                other => panic!("not given back but {other:?}"),
+            }
+        }
+    }
+
+    fn next(inbox: &Inbox) -> u64 {
+        inbox.wait(|state| state.tasks.pop_front()).row.index
+    }
+
+    #[test]
+    fn tasks_are_given_back_while_one_runs() {
+        let (mut agent, inbox) = Agent::start();
+        agent.hand(5);
+        assert_eq!(next(&inbox), 0);
+        // The test is busy with the first task from here on.
+        assert_eq!(agent.take_back(2), [3, 4]);
+        assert_eq!(agent.take_back(9), [1, 2]);
+        assert_eq!(agent.take_back(9), [0; 0]);
+    }
+
+    #[test]
+    fn tasks_are_given_back_while_many_short_ones_run() {
+        let (mut agent, inbox) = Agent::start();
+        agent.hand(10_000);
+        let running = thread::spawn(move || {
+            while next(&inbox) < 9_000 {
+                thread::sleep(Duration::from_micros(200));
+            }
+        });
+        let start = Instant::now();
+        let back = agent.take_back(500);
+        assert_eq!((back.len(), back[0]), (500, 9_500));
+        // The tasks take two seconds at least.
+        assert!(!running.is_finished(), "after {:?}", start.elapsed());
+        running.join().unwrap();
+    }
+
+    #[test]
+    fn what_comes_after_a_long_task_is_found() {
+        let (mut agent, inbox) = Agent::start();
+        for _ in 0..20 {
+            agent.hand(1);
+            assert_eq!(next(&inbox), 0);
+            // Long enough for the helper to read in this thread's place.
+            assert_eq!(agent.take_back(1), [0; 0]);
+        }
     }
 }
