@@ -14,7 +14,7 @@ use crate::cluster;
 /// # fn f(pool: &fleetpool::Pool) -> Result<(), Error> {
 /// for result in pool.imap(square, 0..100) {
 ///     match result {
-///         Ok(square) => println!("{square}"),
+///         Ok(result) => println!("{result}"),
 ///         Err(Error::Task(TaskError::WorkerLost { index, signal, .. })) => {
 ///             eprintln!("task {index} is lost: signal {signal:?}");
 ///         }

@@ -24,8 +24,8 @@
 //!
 //!     // Results as they come, of an input that is read as they are taken.
 //!     let mut sum = 0;
-//!     for square in pool.imap_unordered(square, 0..1_000) {
-//!         sum += square?;
+//!     for result in pool.imap_unordered(square, 0..1_000) {
+//!         sum += result?;
 //!     }
 //!     assert_eq!(sum, 332_833_500);
 //!

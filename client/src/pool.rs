@@ -210,8 +210,8 @@ impl Pool {
     /// # #[fleetpool::task] fn square(x: u64) -> u64 { x * x }
     /// # async fn f(pool: &fleetpool::Pool) -> Result<(), fleetpool::Error> {
     /// let mut squares = pool.stream(square, 0..1_000);
-    /// while let Some(square) = squares.next().await {
-    ///     println!("{}", square?);
+    /// while let Some(result) = squares.next().await {
+    ///     println!("{}", result?);
     /// }
     /// # Ok(()) }
     /// ```

@@ -253,7 +253,7 @@ impl Reader {
 
 #[cfg(test)]
 mod tests {
-    use std::{io::Write as _, thread, time::Instant};
+    use std::{io::Write as _, mem::ManuallyDrop, thread, time::Instant};
 
     use fleetpool_proto::{Attempt, Frame, frame::write_inline, rows::Payloads};
 

@@ -1,7 +1,6 @@
 //! Calls and their results.
 
 use std::{
-    panic::{self, AssertUnwindSafe},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -29,7 +28,6 @@ tests! {
     an_endless_input_is_read_lazily
     an_abandoned_iterator_leaves_the_pool_free
     calls_side_by_side_do_not_starve_each_other
-    an_input_that_panics_costs_its_call_alone
     a_stream_is_awaited
     large_arguments_and_results_travel_whole
     a_map_of_many_is_whole
@@ -249,25 +247,6 @@ fn calls_side_by_side_do_not_starve_each_other() {
             assert_eq!(map.join().unwrap(), 20_000);
         }
     });
-}
-
-fn an_input_that_panics_costs_its_call_alone() {
-    let pool = pool(1);
-    let inputs = (0..10).map(|x| {
-        if x < 5 {
-            20_000
-        } else {
-            panic!("the input ends here")
-        }
-    });
-    let mapped = panic::catch_unwind(AssertUnwindSafe(|| pool.map(sleep_ms, inputs)));
-    assert!(mapped.is_err());
-    let start = Instant::now();
-    assert_eq!(pool.apply(square, 4).unwrap(), 16);
-    assert!(
-        start.elapsed() < Duration::from_secs(5),
-        "it waits for what nobody wants"
-    );
 }
 
 fn a_stream_is_awaited() {
