@@ -256,9 +256,14 @@ async fn a_stopped_keeper_is_no_shelter() {
 #[tokio::test]
 async fn an_agent_of_a_parent_that_ignores_its_children() {
     let folder = tempfile::tempdir().unwrap();
-    let mut agent = Command::new("sh")
-        .args(["-c", "trap '' CHLD; exec \"$0\" agent \"$1\" 'exit 3'"])
-        .args([probe().as_path(), folder.path()])
+    let mut agent = Command::new("env")
+        .arg("--ignore-signal=CHLD")
+        .args([
+            probe().as_path(),
+            Path::new("agent"),
+            folder.path(),
+            Path::new("exit 3"),
+        ])
         .spawn()
         .unwrap();
     assert!(agent.wait().unwrap().success());
