@@ -1,3 +1,4 @@
 //! Simulator, real local clusters and programs that misbehave on purpose.
 
 pub mod cluster;
+pub mod sim;

@@ -61,6 +61,8 @@ pub(crate) struct Lease {
     /// Renewals on their way: their numbers and when they were sent.
     sent: VecDeque<(u64, Timestamp)>,
     rtt_us: u64,
+    /// A renewal of this session has been answered.
+    answered: bool,
 }
 
 impl Lease {
@@ -103,6 +105,7 @@ impl AgentCore {
     ) {
         self.on_link_down();
         self.lease.length = Duration::from_millis(lease_ms);
+        self.lease.answered = false;
         self.wall = WallClock {
             at: self.now,
             us: now_us,
@@ -120,6 +123,7 @@ impl AgentCore {
             pool.allotment = 0;
             pool.allotted_owed = false;
             pool.unfit_told = false;
+            pool.mentioned = false;
             pool.retractions.clear();
             pool.tombstones.clear();
             each_worker(pool, &mut self.slots, |worker| worker.told = false);
@@ -167,6 +171,10 @@ impl AgentCore {
         lease.sent.drain(..=at);
         lease.rtt_us = fleetpool_proto::time::micros(self.now.since(sent));
         let end = sent + lease.length;
+        if !std::mem::replace(&mut lease.answered, true) {
+            self.close_unmentioned();
+        }
+        let lease = &mut self.lease;
         if end <= self.now {
             return;
         }
@@ -174,6 +182,17 @@ impl AgentCore {
             self.dirty.extend(self.pools.keys());
         }
         self.lease.end = self.lease.end.max(Some(end));
+    }
+
+    /// A coordinator that has heard `Register` opens all its pools again before it answers the first renewal: those
+    /// that it has not are over.
+    fn close_unmentioned(&mut self) {
+        let pools = self.pools.iter();
+        let over: Vec<PoolId> = pools
+            .filter(|(_, pool)| !pool.mentioned)
+            .map(|(id, _)| *id)
+            .collect();
+        over.into_iter().for_each(|id| self.on_close_pool(id));
     }
 
     /// Fences the host off when its lease is over: from here on nothing starts, and what the coordinator will

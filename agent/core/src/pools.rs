@@ -59,6 +59,8 @@ pub(crate) struct Pool {
     pub(crate) reports: Reports,
     /// It is over, and only its last workers are waited for.
     pub(crate) closing: bool,
+    /// The coordinator has mentioned it in this session.
+    pub(crate) mentioned: bool,
 }
 
 /// A pool's program on this host.
@@ -133,6 +135,7 @@ impl Pool {
             tombstones: VecDeque::new(),
             reports: Reports::default(),
             closing: false,
+            mentioned: true,
         }
     }
 
@@ -174,6 +177,7 @@ impl AgentCore {
             // Said again by a coordinator that cannot know what this agent knows.
             pool.options = options;
             pool.closing = false;
+            pool.mentioned = true;
             return;
         }
         let pool = Pool::new(options);

@@ -147,6 +147,7 @@ impl AgentCore {
             #[cfg(feature = "planted-bugs")]
             kept.into_iter().for_each(|queue| pool.queue = queue);
         }
+        messages.extend(pool.without_slots(id));
         messages.extend(pool.allotment_come_true(id));
         messages.into_iter().for_each(|message| self.send(message));
     }
@@ -177,6 +178,17 @@ impl Pool {
             }
         };
         retractions.iter().map(answer).collect()
+    }
+
+    /// Where a pool has no slot its tasks are of no use: a grant that comes after its slots have been taken away would
+    /// wait here for ever.
+    fn without_slots(&mut self, id: PoolId) -> Option<FromAgent> {
+        let useless = self.allotted == 0 && !self.queue.is_empty();
+        useless.then(|| FromAgent::Retracted {
+            pool: id,
+            retraction: 0,
+            rows: self.queue.drain(..).map(|task| row_of(&task)).collect(),
+        })
     }
 
     fn unfitness(&mut self, id: PoolId) -> Option<FromAgent> {

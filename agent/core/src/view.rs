@@ -56,6 +56,11 @@ impl AgentCore {
         })
     }
 
+    /// The pools that this host has been told of and has not forgotten.
+    pub fn pools(&self) -> impl Iterator<Item = PoolId> + '_ {
+        self.pools.keys().copied()
+    }
+
     /// Attempts that wait for a slot, of all pools.
     #[must_use]
     pub fn queued(&self) -> usize {

@@ -166,8 +166,8 @@ impl CoordinatorCore {
             return false;
         };
         if pool.room(&self.options) == 0 {
-            // Its own slots stand idle on other hosts; the next try finds room when they are given back.
-            self.give_back_slots(id, 1);
+            // The next try finds room when a slot that stands idle elsewhere has been given back.
+            self.give_back_useless(id, host_id);
             return false;
         }
         let Some(host) = self.hosts.get(&host_id) else {
@@ -308,6 +308,20 @@ impl CoordinatorCore {
             }
             left -= taken;
             self.shrink(id, host, allot - u16::try_from(taken).unwrap_or(allot));
+        }
+    }
+
+    /// Lowers a pool by a slot on another host than `but`, where nothing waits that could use it.
+    fn give_back_useless(&mut self, id: PoolId, but: HostId) {
+        let Some(pool) = self.pools.get(&id).filter(|pool| pool.queue.len() == 0) else {
+            return;
+        };
+        let useless = pool.shares.iter().find(|&(&host, share)| {
+            host != but && share.idle() > 0 && pool.queue.len_pinned(host) == 0
+        });
+        if let Some((&host, share)) = useless {
+            let left = share.allot - 1;
+            self.shrink(id, host, left);
         }
     }
 

@@ -54,6 +54,8 @@ struct World {
     session: u32,
     up: bool,
     registered: bool,
+    /// The pools are open in this session.
+    opened: bool,
     sent: BTreeMap<u64, Timestamp>,
     lease_end: Option<Timestamp>,
     /// The lease has ended since the last `Register`.
@@ -76,6 +78,7 @@ impl World {
             session: 0,
             up: false,
             registered: false,
+            opened: false,
             sent: BTreeMap::new(),
             lease_end: None,
             lapsed: false,
@@ -89,8 +92,13 @@ impl World {
             fetching: BTreeSet::new(),
         };
         world.link_up();
+        world
+    }
+
+    /// What a coordinator says to a host that has registered.
+    fn open_pools(&mut self) {
         for (pool, options) in POOLS.into_iter().zip([command(), native(), once(native())]) {
-            world.say(ToAgent::OpenPool {
+            self.say(ToAgent::OpenPool {
                 pool,
                 options: Box::new(options),
             });
@@ -98,13 +106,12 @@ impl World {
                 timeout_ms: if pool == PoolId(1) { 5000 } else { 0 },
                 ..Spec::default()
             };
-            world.say(ToAgent::Define {
+            self.say(ToAgent::Define {
                 pool,
                 spec: SpecId(0),
                 body: Box::new(body),
             });
         }
-        world
     }
 
     fn event(&mut self, event: Event) {
@@ -284,6 +291,7 @@ impl World {
         self.session += 1;
         self.up = true;
         self.registered = false;
+        self.opened = false;
         self.sent.clear();
         self.event(Event::LinkUp {
             registration: Box::new(Registration::default()),
@@ -299,6 +307,9 @@ impl World {
     }
 
     fn renewed(&mut self) {
+        if self.registered && !std::mem::replace(&mut self.opened, true) {
+            self.open_pools();
+        }
         if let Some((renewal, sent)) = self.sent.pop_last().filter(|_| self.up) {
             let end = sent + Duration::from_millis(LEASE_MS);
             if end > self.now {
@@ -309,7 +320,7 @@ impl World {
     }
 
     fn grant(&mut self, pool: PoolId, count: u64) {
-        if !self.registered {
+        if !self.registered || !self.opened {
             return;
         }
         let indexes = self.next..self.next + count;
