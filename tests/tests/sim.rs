@@ -6,7 +6,9 @@ use std::{
     time::Duration,
 };
 
-use fleetpool_tests::sim::{Failure, Lengths, World, host};
+use fleetpool_agent_core as agent;
+use fleetpool_coordinator_core as coordinator;
+use fleetpool_tests::sim::{Bug, Ending, Failure, Lengths, World, host};
 
 /// Worlds of chance that `make test` runs; `make sim` runs as many as it is told.
 const SEEDS: u64 = 3000;
@@ -16,7 +18,10 @@ fn number(variable: &str) -> Option<u64> {
 }
 
 /// The first failure among worlds of these seeds, on two threads.
-fn first_failure(seeds: std::ops::Range<u64>, world: impl Fn(u64) -> World + Sync) -> Option<Box<Failure>> {
+fn first_failure(
+    seeds: std::ops::Range<u64>,
+    world: impl Fn(u64) -> World + Sync,
+) -> Option<Box<Failure>> {
     let next = AtomicU64::new(seeds.start);
     let search = || {
         loop {
@@ -48,7 +53,10 @@ fn worlds_of_chance_keep_their_promises() {
 #[test]
 fn the_same_seed_gives_the_same_run() {
     for seed in 0..20 {
-        assert_eq!(World::of_chance(seed).try_run(), World::of_chance(seed).try_run());
+        assert_eq!(
+            World::of_chance(seed).try_run(),
+            World::of_chance(seed).try_run()
+        );
     }
 }
 
@@ -71,10 +79,268 @@ fn a_host_is_lost_in_the_middle() {
         .hosts(3)
         .slots(4)
         .submit(400)
-        .lasting(Lengths::Between(Duration::from_millis(100), Duration::from_millis(400)))
+        .lasting(Lengths::Between(
+            Duration::from_millis(100),
+            Duration::from_millis(400),
+        ))
         .at(Duration::from_secs(1))
         .lose(host(1))
         .run();
     assert_eq!(summary.delivered, 400);
     assert!(summary.begun > 400, "what ran on it has run again");
+}
+
+#[test]
+fn an_agent_is_cut_off_for_longer_than_its_lease() {
+    let summary = World::new(3)
+        .hosts(2)
+        .slots(2)
+        .submit(60)
+        .lasting(Lengths::Between(
+            Duration::from_secs(1),
+            Duration::from_secs(5),
+        ))
+        .at(Duration::from_secs(4))
+        .partition(host(0), Duration::from_secs(60))
+        .run();
+    assert_eq!(summary.delivered, 60);
+    assert!(summary.begun > 60, "what it ran has run elsewhere");
+}
+
+#[test]
+fn a_short_partition_costs_nothing() {
+    let summary = World::new(4)
+        .hosts(2)
+        .slots(2)
+        .submit(60)
+        .lasting(Lengths::Between(
+            Duration::from_secs(1),
+            Duration::from_secs(3),
+        ))
+        .at(Duration::from_secs(4))
+        .partition(host(0), Duration::from_secs(15))
+        .run();
+    assert_eq!((summary.delivered, summary.begun), (60, 60));
+}
+
+#[test]
+fn an_agent_that_is_not_heard_keeps_to_its_lease() {
+    let summary = World::new(5)
+        .hosts(2)
+        .slots(2)
+        .submit(40)
+        .processes(3)
+        .lasting(Lengths::Between(
+            Duration::from_secs(5),
+            Duration::from_secs(50),
+        ))
+        .at(Duration::from_secs(7))
+        .mute(host(1), Duration::from_secs(80))
+        .run();
+    assert_eq!(summary.delivered, 40);
+}
+
+#[test]
+fn what_may_not_run_twice_survives_a_partition_or_is_unknown() {
+    let summary = World::new(6)
+        .hosts(2)
+        .slots(2)
+        .submit(30)
+        .once()
+        .lasting(Lengths::Between(
+            Duration::from_secs(10),
+            Duration::from_secs(40),
+        ))
+        .at(Duration::from_secs(12))
+        .partition(host(0), Duration::from_secs(50))
+        .at(Duration::from_secs(90))
+        .lose(host(1))
+        .run();
+    assert_eq!(summary.delivered, 30);
+    assert!(summary.begun <= 30, "no task has begun twice");
+}
+
+#[test]
+fn one_long_task_delays_nobody_behind_it() {
+    World::new(7)
+        .hosts(3)
+        .slots(2)
+        .submit(3000)
+        .native()
+        .lasting(Lengths::HeavyTailed(Duration::from_micros(100)))
+        .quiet()
+        .run();
+}
+
+#[test]
+fn an_agent_that_was_stopped_starts_nothing_from_its_mail() {
+    let summary = World::new(8)
+        .hosts(2)
+        .slots(2)
+        .submit(400)
+        .lasting(Lengths::Between(
+            Duration::from_millis(100),
+            Duration::from_millis(500),
+        ))
+        .at(Duration::from_secs(2))
+        .pause(host(0), Duration::from_secs(50))
+        .run();
+    assert_eq!(summary.delivered, 400);
+}
+
+#[test]
+fn sessions_that_break_lose_nothing() {
+    let mut world = World::new(9)
+        .hosts(3)
+        .slots(2)
+        .submit(500)
+        .native()
+        .lasting(Lengths::Between(
+            Duration::from_millis(10),
+            Duration::from_millis(90),
+        ));
+    for second in 1..12 {
+        world = world
+            .at(Duration::from_secs(second))
+            .break_session(host(0))
+            .break_session(host(2));
+    }
+    let summary = world.run();
+    assert_eq!(
+        (summary.delivered, summary.begun),
+        (500, 500),
+        "and nothing runs twice"
+    );
+}
+
+#[test]
+fn a_killed_agent_comes_back_as_another() {
+    let summary = World::new(10)
+        .hosts(2)
+        .slots(3)
+        .submit(200)
+        .lasting(Lengths::Between(
+            Duration::from_millis(200),
+            Duration::from_secs(1),
+        ))
+        .at(Duration::from_secs(3))
+        .kill_agent(host(0))
+        .run();
+    assert_eq!(summary.delivered, 200);
+}
+
+#[test]
+fn a_client_that_vanishes_leaves_nothing_behind() {
+    World::new(11)
+        .hosts(2)
+        .slots(2)
+        .submit(100)
+        .lasting(Lengths::Between(
+            Duration::from_secs(5),
+            Duration::from_secs(20),
+        ))
+        .ending(Ending::Vanish(Duration::from_secs(8)))
+        .submit(20)
+        .now()
+        .run();
+}
+
+#[test]
+fn a_task_for_each_host_while_others_want_the_slots() {
+    let summary = World::new(12)
+        .hosts(5)
+        .slots(2)
+        .submit(300)
+        .lasting(Lengths::Between(
+            Duration::from_millis(50),
+            Duration::from_millis(500),
+        ))
+        .at(Duration::from_secs(1))
+        .submit(5)
+        .pinned()
+        .now()
+        .run();
+    assert_eq!(summary.delivered, 305);
+}
+
+#[test]
+fn ten_thousand_hosts() {
+    let summary = World::new(13)
+        .hosts(10_000)
+        .slots(4)
+        .submit(100_000)
+        .lasting(Lengths::Between(
+            Duration::from_millis(500),
+            Duration::from_secs(2),
+        ))
+        .at(Duration::from_secs(1))
+        .lose(host(77))
+        .partition(host(78), Duration::from_secs(60))
+        .break_session(host(79))
+        .run();
+    assert_eq!(summary.delivered, 100_000);
+}
+
+/// Looks for a world that shows the bug, and says which: the simulator is worth what it finds.
+fn finds(bug: Bug, promise: &str) {
+    let found = first_failure(0..4000, |seed| World::of_chance(seed).planted(bug));
+    let failure = found.unwrap_or_else(|| panic!("{bug:?} is planted and not found"));
+    eprintln!(
+        "{bug:?}: seed {} at {:?}: {}",
+        failure.seed, failure.at, failure.what
+    );
+    assert!(
+        failure.what.starts_with(promise),
+        "{bug:?} breaks {promise}, not: {}",
+        failure.what
+    );
+    let honest = World::of_chance(failure.seed).try_run();
+    assert!(
+        honest.is_ok(),
+        "without the bug the same world keeps its promises"
+    );
+}
+
+#[test]
+fn a_dropped_attempt_check_is_found() {
+    finds(
+        Bug::Coordinator(coordinator::PlantedBug::AttemptUnchecked),
+        "G3",
+    );
+}
+
+#[test]
+fn a_dropped_lease_margin_is_found() {
+    finds(
+        Bug::Coordinator(coordinator::PlantedBug::NoLeaseMargin),
+        "G",
+    );
+}
+
+#[test]
+fn a_coordinator_that_never_retracts_is_found() {
+    finds(Bug::Coordinator(coordinator::PlantedBug::NoRetract), "G2");
+}
+
+#[test]
+fn slots_given_away_before_they_are_confirmed_free_are_found() {
+    finds(
+        Bug::Coordinator(coordinator::PlantedBug::AllotUnconfirmed),
+        "G1",
+    );
+}
+
+#[test]
+fn an_agent_that_ignores_its_lease_is_found() {
+    finds(Bug::Agent(agent::PlantedBug::LeaseIgnored), "G");
+}
+
+#[test]
+fn an_agent_that_runs_what_it_gave_back_is_found() {
+    finds(Bug::Agent(agent::PlantedBug::RetractIgnored), "G");
+}
+
+#[test]
+fn an_agent_that_forgets_an_early_cancel_is_found() {
+    finds(Bug::Agent(agent::PlantedBug::TombstoneDropped), "G");
 }

@@ -209,7 +209,8 @@ impl AgentCore {
                 .for_each(|task| task.fate = Fate::Closed);
             let grace_ms = pool.options.kill_grace_ms;
             let action = match worker.phase {
-                Phase::Starting => Some(worker.kill(grace_ms)),
+                // Nothing of the pool has begun there, so nothing needs time to end well.
+                Phase::Starting => Some(worker.kill(0)),
                 Phase::Ready if worker.is_busy() => worker.kill_if_fated(self.now, grace_ms),
                 Phase::Ready => Some(worker.stop()),
                 Phase::Stopping | Phase::Killed => None,

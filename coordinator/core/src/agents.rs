@@ -330,6 +330,7 @@ impl CoordinatorCore {
         self.with(pool, id, |pool, _, outbox| {
             let text = format!("host {name} cannot work for this pool: {reason}");
             pool.unfit_reason = Some(text.clone());
+            settle::refuse_pinned(pool, id, &text);
             let pool_id = pool.id;
             outbox.client(
                 pool.client,

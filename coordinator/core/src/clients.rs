@@ -149,6 +149,13 @@ impl CoordinatorCore {
                 });
             }
         }
+        for &host in hosts {
+            let unfit = pool.shares.get(&host).is_some_and(|share| share.unfit);
+            if unfit && pool.queue.len_pinned(host) > 0 {
+                let why = pool.unfit_reason.clone().unwrap_or_default();
+                settle::refuse_pinned(pool, host, &why);
+            }
+        }
         let early: Vec<u64> = pool.cancelled_early.range(first..end).copied().collect();
         for index in early {
             pool.cancelled_early.remove(&index);

@@ -31,7 +31,7 @@ impl CoordinatorCore {
         let fair_share = |pool: &PoolId| entitled.get(pool).copied().unwrap_or(0);
         let before: Vec<u64> = asking.iter().map(|pool| self.allotted(*pool)).collect();
         for pool in &asking {
-            self.give_pinned(*pool);
+            self.give_pinned(*pool, fair_share(pool));
             self.give_free(*pool, fair_share(pool));
         }
         for pool in &asking {
@@ -132,9 +132,9 @@ impl CoordinatorCore {
         }
     }
 
-    /// Gives slots of the very hosts that tasks wait for by name: free ones, then others' idle ones, then the next
-    /// that a richer pool gives up.
-    fn give_pinned(&mut self, id: PoolId) {
+    /// Gives slots of the very hosts that tasks wait for by name: free ones, then others' idle ones, then, up to the
+    /// pool's fair share, the next that another pool gives up.
+    fn give_pinned(&mut self, id: PoolId, fair_share: u64) {
         let hosts: Vec<HostId> = match self.pools.get(&id) {
             Some(pool) => pool.queue.pinned_hosts().collect(),
             None => return,
@@ -142,7 +142,7 @@ impl CoordinatorCore {
         for host in hosts {
             let wanted = self.wanted_on(id, host);
             for _ in 0..wanted {
-                if !self.give_slot_of(id, host) {
+                if !self.give_slot_of(id, host, fair_share) {
                     break;
                 }
             }
@@ -161,7 +161,7 @@ impl CoordinatorCore {
         waiting.min(u64::from(host.facts.slots.saturating_sub(allot)))
     }
 
-    fn give_slot_of(&mut self, id: PoolId, host_id: HostId) -> bool {
+    fn give_slot_of(&mut self, id: PoolId, host_id: HostId, fair_share: u64) -> bool {
         let Some(pool) = self.pools.get(&id) else {
             return false;
         };
@@ -175,7 +175,14 @@ impl CoordinatorCore {
         };
         if host.free() == 0 {
             let victim = self.slot_to_take(id, host_id);
-            let Some(victim) = victim else { return false };
+            let Some((idle, victim)) = victim else {
+                return false;
+            };
+            if !idle && self.allotted(id) >= fair_share {
+                // Past its share it would be taken back at once, and so for ever.
+                self.give_back_useless(id, host_id);
+                return false;
+            }
             let allot = self.allot_of(victim, host_id);
             self.shrink(victim, host_id, allot - 1);
         }
@@ -184,15 +191,29 @@ impl CoordinatorCore {
     }
 
     /// A pool that gives up a slot of this host: an idle one, else the one with the most.
-    fn slot_to_take(&self, for_pool: PoolId, host: HostId) -> Option<PoolId> {
+    fn slot_to_take(&self, for_pool: PoolId, host: HostId) -> Option<(bool, PoolId)> {
         let pools = self.hosts.get(&host)?.pools.iter();
         pools
             .filter(|&&pool| pool != for_pool && self.allot_of(pool, host) > 0)
-            .max_by_key(|pool| {
-                let share = self.pools.get(pool).and_then(|pool| pool.shares.get(&host));
-                share.map(|share| (share.idle(), share.allot))
-            })
-            .copied()
+            .filter(|&&pool| self.may_lose(pool, host, for_pool))
+            .max_by_key(|&&pool| (self.leaves_idle(pool, host), self.allot_of(pool, host)))
+            .map(|&pool| (self.leaves_idle(pool, host), pool))
+    }
+
+    /// Whether a slot of the host may go over to a pool whose tasks wait for that host. Not from one whose tasks do,
+    /// too, unless that evens them out: it would take the slot back.
+    fn may_lose(&self, pool: PoolId, host: HostId, to: PoolId) -> bool {
+        let bound = |pool: &Pool| pool.queue.len_pinned(host) > 0;
+        let also_bound = self.pools.get(&pool).is_some_and(bound);
+        !also_bound || self.allot_of(pool, host) > self.allot_of(to, host) + 1
+    }
+
+    /// Whether the pool has a slot of the host that it has no use for.
+    fn leaves_idle(&self, pool: PoolId, host: HostId) -> bool {
+        self.pools.get(&pool).is_some_and(|pool| {
+            let idle = pool.shares.get(&host).is_some_and(|share| share.idle() > 0);
+            idle && pool.queue.len() == 0 && pool.queue.len_pinned(host) == 0
+        })
     }
 
     fn allot_of(&self, pool: PoolId, host: HostId) -> u16 {
@@ -214,6 +235,7 @@ impl CoordinatorCore {
             .values()
             .filter(|pool| pool.id != id && pool.queue.len() == 0)
             .flat_map(|pool| pool.idle.iter().map(|&host| (pool.id, host)))
+            .filter(|&(pool, host)| self.leaves_idle(pool, host))
             .collect();
         for (owner, host) in idlers {
             if want == 0 {

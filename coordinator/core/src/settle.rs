@@ -135,6 +135,15 @@ pub(crate) fn deliver_loss(
     deliver(pool, row, encode_header(loss), argument_bytes);
 }
 
+/// Tasks that may run on this host only, which cannot run them, end here (G4).
+pub(crate) fn refuse_pinned(pool: &mut Pool, id: HostId, why: &str) {
+    let loss = Loss::because(why);
+    while let Some(task) = pool.queue.pop_pinned(id) {
+        let bytes = task.payload.len() as u64;
+        deliver_loss(pool, task.index, Outcome::NotStarted, &loss, bytes);
+    }
+}
+
 /// A host gives back an attempt that it had not started: moved, free of charge.
 pub(crate) fn take_back(pool: &mut Pool, id: HostId, row: &TaskRow, now: Timestamp) {
     let share = pool.shares.get(&id);

@@ -54,7 +54,12 @@ pub(super) enum Mail {
 }
 
 impl Host {
-    pub(super) fn new(number: usize, plan: HostPlan, chance: &mut Chance, bug: Option<Bug>) -> Self {
+    pub(super) fn new(
+        number: usize,
+        plan: HostPlan,
+        chance: &mut Chance,
+        bug: Option<Bug>,
+    ) -> Self {
         let mut host = Self {
             number,
             plan,
@@ -196,7 +201,8 @@ impl Engine {
     fn tell_agent(&mut self, number: usize, event: Event) {
         let now = self.now;
         self.trace.note(now, 2 + number as u64, event.name(), 0);
-        self.trace.tell(now, || format!("host {number} <- {event:?}"));
+        self.trace
+            .tell(now, || format!("host {number} <- {event:?}"));
         let host = &mut self.hosts[number];
         let clock = host.clock(now);
         if let Some(core) = &mut host.core {
@@ -229,7 +235,8 @@ impl Engine {
         {
             let now = self.now;
             self.trace.note(now, 2 + number as u64, action.name(), 1);
-            self.trace.tell(now, || format!("host {number} -> {action:?}"));
+            self.trace
+                .tell(now, || format!("host {number} -> {action:?}"));
             self.agent_acts(number, action);
         }
         let host = &self.hosts[number];
@@ -255,7 +262,9 @@ impl Engine {
                 pool,
             } => self.start_worker(number, slot, generation, pool),
             Action::Run { slot, tasks, .. } => self.order(number, slot, Order::Run(tasks)),
-            Action::GiveBack { slot, count, .. } => self.order(number, slot, Order::GiveBack(count)),
+            Action::GiveBack { slot, count, .. } => {
+                self.order(number, slot, Order::GiveBack(count))
+            }
             Action::KillTask {
                 slot,
                 attempt,
@@ -331,7 +340,13 @@ impl Engine {
         }
     }
 
-    pub(super) fn send_down(&mut self, number: usize, session: SessionNo, parcel: Parcel, has_body: bool) {
+    pub(super) fn send_down(
+        &mut self,
+        number: usize,
+        session: SessionNo,
+        parcel: Parcel,
+        has_body: bool,
+    ) {
         let (delay, late) = (self.delay(), self.late(has_body));
         let Some(host) = self.hosts.get(number) else {
             return;

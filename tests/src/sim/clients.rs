@@ -81,7 +81,9 @@ impl Engine {
             Deed::Open => self.open(number),
             Deed::Hear(parcel) => match decode(parcel) {
                 Ok(message) => self.client_hears(number, message),
-                Err(error) => self.check(Err(format!("client {number} does not understand: {error}"))),
+                Err(error) => {
+                    self.check(Err(format!("client {number} does not understand: {error}")))
+                }
             },
             Deed::Consume => {
                 self.clients[number].consuming = false;
@@ -104,7 +106,10 @@ impl Engine {
             Deed::Vanish => {
                 self.client_ends(number);
                 let delay = self.delay();
-                self.after(delay, What::Coordinator(ToCoordinator::ClientGone(number)));
+                let sent = self.clients[number].up.send(self.now, delay, None);
+                if let Some((_, at)) = sent {
+                    self.at(at, What::Coordinator(ToCoordinator::ClientGone(number)));
+                }
             }
         }
     }
@@ -115,17 +120,26 @@ impl Engine {
         let delay = self.delay();
         let sent = self.clients[number].up.send(self.now, delay, None);
         if let Some((_, at)) = sent {
-            self.at(at, What::Coordinator(ToCoordinator::ClientConnected(number)));
+            self.at(
+                at,
+                What::Coordinator(ToCoordinator::ClientConnected(number)),
+            );
         }
-        self.client_says(number, FromClient::OpenPool {
-            pool,
-            options: Box::new(plan.options.clone()),
-        });
-        self.client_says(number, FromClient::Define {
-            pool,
-            spec: SpecId(0),
-            body: Box::new(plan.spec()),
-        });
+        self.client_says(
+            number,
+            FromClient::OpenPool {
+                pool,
+                options: Box::new(plan.options.clone()),
+            },
+        );
+        self.client_says(
+            number,
+            FromClient::Define {
+                pool,
+                spec: SpecId(0),
+                body: Box::new(plan.spec()),
+            },
+        );
         for (at, tasks) in plan.cancels {
             self.after(us(at), What::Client(number, Deed::Cancel(tasks)));
         }
@@ -200,19 +214,31 @@ impl Engine {
                 let hosts = self.hosts.len() as u64;
                 host_id(usize::try_from(index % hosts).unwrap_or_default())
             };
-            let hosts = if pinned { range.clone().map(on).collect() } else { Vec::new() };
-            let payloads = range.map(|index| Bytes::from(index.to_be_bytes().to_vec())).collect();
+            let hosts = if pinned {
+                range.clone().map(on).collect()
+            } else {
+                Vec::new()
+            };
+            let payloads = range
+                .map(|index| Bytes::from(index.to_be_bytes().to_vec()))
+                .collect();
             self.clients[number].submitted += count;
-            self.client_says(number, FromClient::Submit {
-                pool,
-                spec: SpecId(0),
-                first,
-                hosts,
-                payloads,
-            });
+            self.client_says(
+                number,
+                FromClient::Submit {
+                    pool,
+                    spec: SpecId(0),
+                    first,
+                    hosts,
+                    payloads,
+                },
+            );
         }
         let client = &self.clients[number];
-        if client.submitted == client.plan.tasks && client.plan.ending == Ending::Close && !client.closed {
+        if client.submitted == client.plan.tasks
+            && client.plan.ending == Ending::Close
+            && !client.closed
+        {
             let submitted = client.submitted;
             self.clients[number].closed = true;
             self.client_says(number, FromClient::Close { pool, submitted });
@@ -223,7 +249,10 @@ impl Engine {
         let (parcel, has_body) = encode(message);
         let (delay, late) = (self.delay(), self.late(has_body));
         if let Some((_, at)) = self.clients[number].up.send(self.now, delay, late) {
-            self.at(at, What::Coordinator(ToCoordinator::FromClient(number, parcel)));
+            self.at(
+                at,
+                What::Coordinator(ToCoordinator::FromClient(number, parcel)),
+            );
         }
     }
 

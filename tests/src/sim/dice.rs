@@ -33,7 +33,10 @@ impl World {
                 unfit: unfit && dice.once_in(2),
             });
         }
-        for _ in 0..dice.within(1..4) {
+        // Where pools compete, a task may wait for a slot that another pool has been told to leave: only a pool that
+        // is alone is held to G2's bound.
+        let pools = if world.quiet { 1 } else { dice.within(1..4) };
+        for _ in 0..pools {
             let pool = pool_of_chance(&mut dice, world.quiet);
             world.pools.push(pool);
         }
@@ -58,7 +61,11 @@ fn pool_of_chance(dice: &mut Chance, quiet: bool) -> PoolPlan {
     };
     let retries = dice.pick(&[(3, 0, 0), (0, 0, 0), (3, 2, 2), (0, 1, 1), (1, 0, 1)]);
     let options = PoolOptions {
-        runtime: if dice.once_in(2) { native } else { Runtime::Command },
+        runtime: if dice.once_in(2) {
+            native
+        } else {
+            Runtime::Command
+        },
         slots: dice.pick(&[None, None, Some(1), Some(2), Some(3), Some(5)]),
         retries: Retries {
             host_lost: retries.0,
@@ -106,7 +113,8 @@ fn pool_of_chance(dice: &mut Chance, quiet: bool) -> PoolPlan {
     if dice.once_in(3) {
         for _ in 0..3 {
             let first = dice.within(0..tasks);
-            plan.cancels.push((ms(dice.within(0..5000)), first..first + 20));
+            plan.cancels
+                .push((ms(dice.within(0..5000)), first..first + 20));
         }
     }
     if dice.once_in(6) {

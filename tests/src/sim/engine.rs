@@ -94,6 +94,8 @@ pub(super) struct Engine {
     faults_end: u64,
     /// All that was submitted must be over by then.
     deadline: u64,
+    /// Far more than any world needs.
+    events_max: u64,
     finished_at: Option<u64>,
     pub(super) broken: Option<String>,
 }
@@ -112,7 +114,10 @@ impl Engine {
         if let Some(Bug::Coordinator(bug)) = world.bug {
             options.planted = Some(bug);
         }
-        let faults_end = world.faults.iter().map(|(at, fault)| us(*at) + us(fault.lasts()));
+        let faults_end = world
+            .faults
+            .iter()
+            .map(|(at, fault)| us(*at) + us(fault.lasts()));
         let faults_end = faults_end.max().unwrap_or_default();
         let mut engine = Self {
             now: 0,
@@ -132,11 +137,14 @@ impl Engine {
             trace: Trace::new(tells),
             faults_end,
             deadline: 0,
+            events_max: 0,
             finished_at: None,
             broken: None,
             world,
         };
         engine.deadline = faults_end + engine.work_us() + us(Duration::from_secs(600));
+        let tasks: u64 = engine.world.pools.iter().map(|plan| plan.tasks).sum();
+        engine.events_max = 300_000 + 300 * tasks + 1000 * engine.world.hosts.len() as u64;
         engine.populate();
         engine
     }
@@ -144,7 +152,8 @@ impl Engine {
     fn populate(&mut self) {
         for (number, plan) in self.world.hosts.clone().into_iter().enumerate() {
             let mut chance = Chance::of(&[self.world.seed, 1, number as u64]);
-            self.hosts.push(Host::new(number, plan, &mut chance, self.world.bug));
+            self.hosts
+                .push(Host::new(number, plan, &mut chance, self.world.bug));
             let wait = self.chance.within(0..20_000);
             self.after(wait, What::Dial(number, 0));
         }
@@ -175,7 +184,11 @@ impl Engine {
         while let Some(((at, _), what)) = self.timeline.pop_first() {
             self.now = at;
             self.happen(what);
-            if self.timeline.first_key_value().is_none_or(|((next, _), _)| *next > at) {
+            if self
+                .timeline
+                .first_key_value()
+                .is_none_or(|((next, _), _)| *next > at)
+            {
                 self.drain();
             }
             if self.broken.is_some() || self.is_over() {
@@ -207,14 +220,23 @@ impl Engine {
             if now < calm && !self.world.faults.is_empty() || now < finished_at + 10_000_000 {
                 return false;
             }
-            let broken = self.truth.look_at_the_end().and_then(|()| self.look_at_what_is_left());
+            let broken = self
+                .truth
+                .look_at_the_end()
+                .and_then(|()| self.look_at_what_is_left());
             self.check(broken);
+            return true;
+        }
+        if self.trace.events() > self.events_max {
+            self.broken = Some("G4: much happens and nothing ends".to_owned());
             return true;
         }
         if self.now > self.deadline {
             let left: Vec<String> = self.clients.iter().filter_map(Client::wish).collect();
             let jobs = self.coordinator.jobs();
-            self.broken = Some(format!("G4: it never ends: {left:?}; the coordinator has {jobs:?}"));
+            self.broken = Some(format!(
+                "G4: it never ends: {left:?}; the coordinator has {jobs:?}"
+            ));
             return true;
         }
         false
@@ -299,7 +321,9 @@ impl Engine {
                         session,
                         message,
                     }),
-                    Err(error) => self.check(Err(format!("host {host} is not understood: {error}"))),
+                    Err(error) => {
+                        self.check(Err(format!("host {host} is not understood: {error}")))
+                    }
                 }
             }
             ToCoordinator::ClientConnected(client) => {
@@ -316,7 +340,9 @@ impl Engine {
                     let client = client_id(client);
                     self.tell_coordinator(Event::FromClient { client, message });
                 }
-                Err(error) => self.check(Err(format!("client {client} is not understood: {error}"))),
+                Err(error) => {
+                    self.check(Err(format!("client {client} is not understood: {error}")))
+                }
             },
             ToCoordinator::ClientGone(client) => {
                 let client = client_id(client);
@@ -327,7 +353,8 @@ impl Engine {
 
     pub(super) fn tell_coordinator(&mut self, event: Event) {
         self.trace.note(self.now, 0, event.name(), 0);
-        self.trace.tell(self.now, || format!("coordinator <- {event:?}"));
+        self.trace
+            .tell(self.now, || format!("coordinator <- {event:?}"));
         self.coordinator.handle(Timestamp(self.now), event);
         self.coordinator_stirred = true;
     }
@@ -342,7 +369,8 @@ impl Engine {
         }
         while let Some(action) = self.coordinator.poll_action() {
             self.trace.note(self.now, 1, action.name(), 0);
-            self.trace.tell(self.now, || format!("coordinator -> {action:?}"));
+            self.trace
+                .tell(self.now, || format!("coordinator -> {action:?}"));
             self.act(action);
         }
         let Some(Timestamp(due)) = self.coordinator.poll_timeout() else {

@@ -105,7 +105,11 @@ impl Engine {
         if let Some(session) = self.hosts[host].newest {
             let (first, second) = (0..50_000, 0..UNNOTICED_US);
             let agent_first = self.chance.once_in(2);
-            let (agent, coordinator) = if agent_first { (first, second) } else { (second, first) };
+            let (agent, coordinator) = if agent_first {
+                (first, second)
+            } else {
+                (second, first)
+            };
             self.end_session(session, Some(agent), Some(coordinator), true);
         }
     }
@@ -174,10 +178,14 @@ impl Engine {
 
     /// The keepers see that their agent is gone, and end all that they keep.
     fn kill_agent(&mut self, host: usize) {
-        let workers: Vec<_> = self.hosts[host].workers.iter_mut().map(|(slot, worker)| {
-            worker.dying = true;
-            (*slot, worker.id)
-        }).collect();
+        let workers: Vec<_> = self.hosts[host]
+            .workers
+            .iter_mut()
+            .map(|(slot, worker)| {
+                worker.dying = true;
+                (*slot, worker.id)
+            })
+            .collect();
         for (slot, id) in workers {
             let wait = self.chance.within(0..2_000_000);
             self.after(wait, What::Worker(host, id, ToWorker::Gone(slot)));

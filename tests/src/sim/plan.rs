@@ -135,7 +135,10 @@ impl fmt::Display for Failure {
             writeln!(f, "  {line}")?;
         }
         let seed = self.seed;
-        write!(f, "again: SIM_SEED={seed} cargo test -p fleetpool-tests --test sim the_given_seed")
+        write!(
+            f,
+            "again: SIM_SEED={seed} cargo test -p fleetpool-tests --test sim the_given_seed"
+        )
     }
 }
 

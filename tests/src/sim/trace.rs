@@ -59,6 +59,8 @@ impl Trace {
 
     /// FNV-1a, a word at a time.
     fn mix(&mut self, part: u64) {
-        self.hash = (self.hash ^ part).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
+        self.hash = (self.hash ^ part)
+            .wrapping_mul(0x0000_0100_0000_01b3)
+            .rotate_left(29);
     }
 }

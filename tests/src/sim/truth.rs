@@ -6,10 +6,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use fleetpool_proto::{
-    Attempt, AttemptId, Outcome, PoolId, SlotNo,
-    message::ResultRow,
-};
+use fleetpool_proto::{Attempt, AttemptId, Outcome, PoolId, SlotNo, message::ResultRow};
 
 use super::plan::{Ending, PoolPlan, World};
 
@@ -26,6 +23,8 @@ pub(super) struct Truth {
     /// Longest that a free slot and a waiting task may be apart, in microseconds; `None`: the world is not quiet.
     apart_us_max: Option<u64>,
     pub(super) begun: u64,
+    /// Some host cannot start workers.
+    unfit: bool,
 }
 
 #[derive(Debug)]
@@ -75,7 +74,12 @@ struct TaskTruth {
 impl Truth {
     pub(super) fn new(world: &World) -> Self {
         let host = |slots: u16| HostTruth {
-            slots: vec![SlotTruth { idle_since: Some(0) }; usize::from(slots)],
+            slots: vec![
+                SlotTruth {
+                    idle_since: Some(0)
+                };
+                usize::from(slots)
+            ],
             running: 0,
             excused: false,
         };
@@ -92,13 +96,17 @@ impl Truth {
             },
         };
         Self {
-            pools: (1..).map(PoolId).zip(world.pools.iter().map(pool)).collect(),
+            pools: (1..)
+                .map(PoolId)
+                .zip(world.pools.iter().map(pool))
+                .collect(),
             hosts: world.hosts.iter().map(|plan| host(plan.slots)).collect(),
             running: BTreeMap::new(),
             slots: world.hosts.iter().map(|plan| u64::from(plan.slots)).sum(),
             // Round trips to notice and to act, a program to be fetched and a worker to be started on the way.
             apart_us_max: world.quiet.then_some(8 * world.delay_us.1 + 300_000),
             begun: 0,
+            unfit: world.hosts.iter().any(|plan| plan.unfit),
         }
     }
 
@@ -108,7 +116,11 @@ impl Truth {
         let place = &mut self.hosts[host];
         place.running += 1;
         if place.running > place.slots.len() {
-            return Err(format!("G1: {} tasks run on host {host} of {} slots", place.running, place.slots.len()));
+            return Err(format!(
+                "G1: {} tasks run on host {host} of {} slots",
+                place.running,
+                place.slots.len()
+            ));
         }
         if let Some(slot) = place.slots.get_mut(usize::from(slot.0)) {
             slot.idle_since = None;
@@ -116,17 +128,24 @@ impl Truth {
         let counts = !place.excused;
         self.running.insert((host, id), counts);
         let Some((pool, task)) = find(&mut self.pools, id) else {
-            return Err(format!("{id} begins on host {host}, and nobody has submitted it"));
+            return Err(format!(
+                "{id} begins on host {host}, and nobody has submitted it"
+            ));
         };
         task.begun += 1;
         if task.begun == 1 && task.outcome.is_none() {
             pool.served += 1;
         }
         if let Some(outcome) = task.outcome {
-            return Err(format!("G3: {id} begins on host {host} after the task's outcome, {outcome}, was delivered"));
+            return Err(format!(
+                "G3: {id} begins on host {host} after the task's outcome, {outcome}, was delivered"
+            ));
         }
         if id.attempt <= task.last {
-            return Err(format!("G3: {id} begins on host {host} after {} did", task.last));
+            return Err(format!(
+                "G3: {id} begins on host {host} after {} did",
+                task.last
+            ));
         }
         task.last = id.attempt;
         if counts {
@@ -134,22 +153,37 @@ impl Truth {
             pool.running += 1;
         }
         if counts && task.running > 1 {
-            return Err(format!("G5: {id} begins on host {host} while another attempt runs"));
+            return Err(format!(
+                "G5: {id} begins on host {host} while another attempt runs"
+            ));
         }
         let retries = pool.plan.options.retries;
         let most = 1 + retries.worker_lost + retries.failed;
         if retries.host_lost == 0 && task.begun > most {
-            return Err(format!("G5: {id} is run {} times, and may {most} times", task.begun));
+            return Err(format!(
+                "G5: {id} is run {} times, and may {most} times",
+                task.begun
+            ));
         }
         if counts && pool.running > pool.limit {
-            return Err(format!("G1: {} tasks run of a pool of {} slots: {id} on host {host} is one too many", pool.running, pool.limit));
+            return Err(format!(
+                "G1: {} tasks run of a pool of {} slots: {id} on host {host} is one too many",
+                pool.running, pool.limit
+            ));
         }
         pool.note_hunger(now, self.slots);
         Ok(())
     }
 
     /// Nothing of the task is left on the host.
-    pub(super) fn gone(&mut self, now: u64, host: usize, slot: SlotNo, id: AttemptId, by_itself: bool) {
+    pub(super) fn gone(
+        &mut self,
+        now: u64,
+        host: usize,
+        slot: SlotNo,
+        id: AttemptId,
+        by_itself: bool,
+    ) {
         let Some(counts) = self.running.remove(&(host, id)) else {
             return;
         };
@@ -173,7 +207,8 @@ impl Truth {
     pub(super) fn excuse(&mut self, host: usize) {
         self.hosts[host].excused = true;
         for ((place, id), counts) in &mut self.running {
-            if *place == host && std::mem::replace(counts, false)
+            if *place == host
+                && std::mem::replace(counts, false)
                 && let Some((pool, task)) = find(&mut self.pools, *id)
             {
                 pool.running -= 1;
@@ -208,15 +243,25 @@ impl Truth {
     }
 
     /// A client hears how a task ended.
-    pub(super) fn deliver(&mut self, now: u64, pool: PoolId, row: &ResultRow, payload: &Bytes) -> Broken {
+    pub(super) fn deliver(
+        &mut self,
+        now: u64,
+        pool: PoolId,
+        row: &ResultRow,
+        payload: &Bytes,
+    ) -> Broken {
         let id = attempt(pool, row.index, row.attempt);
         let slots = self.slots;
         let Some((pool, task)) = find(&mut self.pools, id) else {
-            return Err(format!("G3: an outcome of {id}, which nobody has submitted"));
+            return Err(format!(
+                "G3: an outcome of {id}, which nobody has submitted"
+            ));
         };
         let outcome = row.outcome;
         if let Some(before) = task.outcome.replace(outcome) {
-            return Err(format!("G3: {id} is {outcome}, but was delivered as {before} before"));
+            return Err(format!(
+                "G3: {id} is {outcome}, but was delivered as {before} before"
+            ));
         }
         if task.begun == 0 {
             pool.served += 1;
@@ -224,20 +269,27 @@ impl Truth {
         pool.delivered += 1;
         pool.note_hunger(now, slots);
         if row.attempt.0 > 0 && row.attempt < task.last {
-            return Err(format!("G3: {id} is delivered as {outcome}, but {} has begun since", task.last));
+            return Err(format!(
+                "G3: {id} is delivered as {outcome}, but {} has begun since",
+                task.last
+            ));
         }
         let plan = &pool.plan;
         let may_be = match outcome {
-            Outcome::Done | Outcome::Failed => task.finished == Some(row.attempt) && task.running == 0,
+            Outcome::Done | Outcome::Failed => {
+                task.finished == Some(row.attempt) && task.running == 0
+            }
             Outcome::Cancelled => task.cancelled,
             Outcome::TimedOut => plan.timeout_ms > 0,
             Outcome::Unknown => plan.options.retries.host_lost == 0,
             Outcome::HostLost => plan.options.retries.host_lost > 0,
             Outcome::WorkerLost | Outcome::OutOfMemory => task.begun > 0,
-            Outcome::NotStarted => false,
+            Outcome::NotStarted => plan.pinned && self.unfit,
         };
         if !may_be {
-            return Err(format!("G3: {id} is delivered as {outcome}, which it cannot be: {task:?}"));
+            return Err(format!(
+                "G3: {id} is delivered as {outcome}, which it cannot be: {task:?}"
+            ));
         }
         if outcome == Outcome::Done && *payload != result(id) {
             return Err(format!("G3: {id} is delivered with the result of another"));
@@ -251,14 +303,19 @@ impl Truth {
             return Ok(());
         };
         let long = |since: Option<u64>| since.is_some_and(|since| now - since > most);
-        let hungry = self.pools.iter().find(|(_, pool)| long(pool.sum.hungry_since));
+        let hungry = self
+            .pools
+            .iter()
+            .find(|(_, pool)| long(pool.sum.hungry_since));
         let Some((id, pool)) = hungry else {
             return Ok(());
         };
         for (number, host) in self.hosts.iter().enumerate() {
             if host.slots.iter().any(|slot| long(slot.idle_since)) {
                 let waiting = pool.sum.arrived - pool.sum.served;
-                return Err(format!("G2: a slot of host {number} is free while {waiting} tasks of {id} wait"));
+                return Err(format!(
+                    "G2: a slot of host {number} is free while {waiting} tasks of {id} wait"
+                ));
             }
         }
         Ok(())
@@ -273,7 +330,9 @@ impl Truth {
             let all = pool.tasks.len() as u64;
             let delivered = pool.sum.delivered;
             if pool.sum.plan.ending == Ending::Close && delivered < all {
-                return Err(format!("G4: {delivered} outcomes of {id} were delivered, not {all}"));
+                return Err(format!(
+                    "G4: {delivered} outcomes of {id} were delivered, not {all}"
+                ));
             }
         }
         Ok(())
@@ -294,9 +353,13 @@ impl Truth {
 
 impl PoolSum {
     fn note_hunger(&mut self, now: u64, slots: u64) {
+        // With fewer slots than the fleet has, a free slot may be one that the pool has no right to.
         let hungry = self.arrived > self.served
-            && self.running < self.limit.min(slots)
-            && !self.plan.pinned;
+            && self.running < slots
+            && self.limit >= slots
+            && !self.plan.pinned
+            // Its slots are as often between two workers as not.
+            && self.plan.options.tasks_per_worker_max == 0;
         self.hungry_since = match self.hungry_since {
             Some(since) if hungry => Some(since),
             _ => hungry.then_some(now),

@@ -92,10 +92,21 @@ impl Worker {
 }
 
 impl Engine {
-    pub(super) fn start_worker(&mut self, host: usize, slot: SlotNo, generation: u64, pool: PoolId) {
-        let options = self.hosts[host].core.as_ref().and_then(|core| core.pool_options(pool));
+    pub(super) fn start_worker(
+        &mut self,
+        host: usize,
+        slot: SlotNo,
+        generation: u64,
+        pool: PoolId,
+    ) {
+        let options = self.hosts[host]
+            .core
+            .as_ref()
+            .and_then(|core| core.pool_options(pool));
         let Some(command) = options.map(|options| options.runtime == Runtime::Command) else {
-            return self.check(Err(format!("host {host} starts a worker of {pool}, which it does not know")));
+            return self.check(Err(format!(
+                "host {host} starts a worker of {pool}, which it does not know"
+            )));
         };
         let id = self.chance.next();
         let worker = Worker {
@@ -119,9 +130,16 @@ impl Engine {
 
     pub(super) fn reach_worker(&mut self, host: usize, id: u64, message: ToWorker) {
         let slot = match &message {
-            ToWorker::Started(slot) | ToWorker::Order(slot, _) | ToWorker::Over(slot, ..) | ToWorker::Gone(slot) => *slot,
+            ToWorker::Started(slot)
+            | ToWorker::Order(slot, _)
+            | ToWorker::Over(slot, ..)
+            | ToWorker::Gone(slot) => *slot,
         };
-        let Some(worker) = self.hosts[host].workers.get_mut(&slot).filter(|worker| worker.id == id) else {
+        let Some(worker) = self.hosts[host]
+            .workers
+            .get_mut(&slot)
+            .filter(|worker| worker.id == id)
+        else {
             return;
         };
         match message {
@@ -142,20 +160,28 @@ impl Engine {
         };
         let (generation, pid) = (worker.generation, worker.pid());
         if unfit {
-            self.say(host, slot, Event::WorkerUnfit {
+            self.say(
+                host,
                 slot,
-                generation,
-                reason: "no module named x".to_owned(),
-            });
+                Event::WorkerUnfit {
+                    slot,
+                    generation,
+                    reason: "no module named x".to_owned(),
+                },
+            );
             self.hosts[host].workers.remove(&slot);
             return;
         }
         worker.ready = true;
-        self.say(host, slot, Event::WorkerReady {
+        self.say(
+            host,
             slot,
-            generation,
-            pid,
-        });
+            Event::WorkerReady {
+                slot,
+                generation,
+                pid,
+            },
+        );
     }
 
     fn obey(&mut self, host: usize, slot: SlotNo, order: Order) {
@@ -171,17 +197,24 @@ impl Engine {
             Order::GiveBack(count) => {
                 let keep = worker.todo.len().saturating_sub(count as usize);
                 let attempts = worker.todo.drain(keep..).map(|task| task.attempt).collect();
-                self.say(host, slot, Event::GivenBack {
+                self.say(
+                    host,
                     slot,
-                    generation,
-                    attempts,
-                });
+                    Event::GivenBack {
+                        slot,
+                        generation,
+                        attempts,
+                    },
+                );
             }
             Order::KillTask(attempt, grace_ms) => {
                 if worker.running == Some(attempt) {
                     let run = worker.runs;
                     let (wait, _) = self.dies_after(grace_ms);
-                    self.after(wait, What::Worker(host, id, ToWorker::Over(slot, run, true)));
+                    self.after(
+                        wait,
+                        What::Worker(host, id, ToWorker::Over(slot, run, true)),
+                    );
                 }
             }
             Order::Kill(grace_ms) => {
@@ -221,19 +254,27 @@ impl Engine {
         let (command, pid) = (worker.command, worker.pid());
         let now = self.now;
         self.trace.note(now, 3, "begin", attempt.task.index);
-        self.trace.tell(now, || format!("host {host} {slot}: {attempt} begins"));
+        self.trace
+            .tell(now, || format!("host {host} {slot}: {attempt} begins"));
         let broken = self.truth.begin(now, host, slot, attempt);
         self.check(broken);
         let number = usize::try_from(attempt.task.pool.0 - 1).unwrap_or_default();
         let length = self.length_us(number, attempt.task.index);
-        self.after(length, What::Worker(host, id, ToWorker::Over(slot, run, false)));
+        self.after(
+            length,
+            What::Worker(host, id, ToWorker::Over(slot, run, false)),
+        );
         if command {
-            self.say(host, slot, Event::TaskPid {
+            self.say(
+                host,
                 slot,
-                generation,
-                attempt,
-                pid,
-            });
+                Event::TaskPid {
+                    slot,
+                    generation,
+                    attempt,
+                    pid,
+                },
+            );
         }
     }
 
@@ -246,7 +287,11 @@ impl Engine {
             return;
         };
         let (generation, pid, command) = (worker.generation, worker.pid(), worker.command);
-        let end = if killed { End::Failed } else { self.end_of(attempt) };
+        let end = if killed {
+            End::Failed
+        } else {
+            self.end_of(attempt)
+        };
         if end == End::Crash && !command {
             return self.worker_gone(host, slot, Some(11));
         }
@@ -255,23 +300,29 @@ impl Engine {
         };
         worker.running = None;
         self.trace.note(now, 3, "end", attempt.task.index);
-        self.trace.tell(now, || format!("host {host} {slot}: {attempt} ends, killed: {killed}"));
+        self.trace.tell(now, || {
+            format!("host {host} {slot}: {attempt} ends, killed: {killed}")
+        });
         self.truth.gone(now, host, slot, attempt, !killed);
         self.print(host, attempt, pid);
         let number = usize::try_from(attempt.task.pool.0 - 1).unwrap_or_default();
         let done = end == End::Done;
-        self.say(host, slot, Event::TaskEnded {
+        self.say(
+            host,
             slot,
-            generation,
-            task: EndedTask {
-                attempt,
-                outcome: if done { Outcome::Done } else { Outcome::Failed },
-                payload: if done { result(attempt) } else { Bytes::new() },
-                pid,
-                started_us: 1 + now,
-                run_us: self.length_us(number, attempt.task.index),
+            Event::TaskEnded {
+                slot,
+                generation,
+                task: EndedTask {
+                    attempt,
+                    outcome: if done { Outcome::Done } else { Outcome::Failed },
+                    payload: if done { result(attempt) } else { Bytes::new() },
+                    pid,
+                    started_us: 1 + now,
+                    run_us: self.length_us(number, attempt.task.index),
+                },
             },
-        });
+        );
         self.begin_next(host, slot);
     }
 
@@ -283,14 +334,20 @@ impl Engine {
         let (generation, end) = (worker.generation, worker.end(signal));
         if let Some(attempt) = worker.running.take() {
             let now = self.now;
-            self.trace.tell(now, || format!("host {host} {slot}: {attempt} dies with its worker"));
+            self.trace.tell(now, || {
+                format!("host {host} {slot}: {attempt} dies with its worker")
+            });
             self.truth.gone(now, host, slot, attempt, false);
         }
-        self.say(host, slot, Event::WorkerEnded {
+        self.say(
+            host,
             slot,
-            generation,
-            end,
-        });
+            Event::WorkerEnded {
+                slot,
+                generation,
+                end,
+            },
+        );
         self.hosts[host].workers.remove(&slot);
     }
 
@@ -338,7 +395,9 @@ impl Engine {
                     length *= 10;
                 }
                 let length = us(length);
-                chance.within(length / 2..length * 3 / 2 + 1).min(LENGTH_US_MAX)
+                chance
+                    .within(length / 2..length * 3 / 2 + 1)
+                    .min(LENGTH_US_MAX)
             }
         }
     }
@@ -346,7 +405,13 @@ impl Engine {
     fn end_of(&self, attempt: AttemptId) -> End {
         let number = usize::try_from(attempt.task.pool.0 - 1).unwrap_or_default();
         let plan = &self.world.pools[number];
-        let numbers = [self.world.seed, 3, attempt.task.pool.0, attempt.task.index, u64::from(attempt.attempt.0)];
+        let numbers = [
+            self.world.seed,
+            3,
+            attempt.task.pool.0,
+            attempt.task.index,
+            u64::from(attempt.attempt.0),
+        ];
         let mut chance = Chance::of(&numbers);
         if chance.once_in(plan.crashes_one_in) {
             End::Crash
