@@ -70,6 +70,10 @@ deny: ## licences, advisories, banned crates (needs cargo-deny)
 sim: ## many simulated worlds (SEEDS=100000); a failing one prints its seed
 	FLEETPOOL_SIM_SEEDS=$(SEEDS) $(CARGO) test --locked --release -p fleetpool-tests --test sim -- --nocapture
 
+.PHONY: sim-mutants
+sim-mutants: ## plants one bug after another in the cores; the simulator must find each, and says the seed
+	$(CARGO) test --locked -p fleetpool-tests --test sim -- --nocapture found
+
 .PHONY: bench
 bench: ## the table of figures against peers; CASES="a c" for some (see docs/bench.md)
 	$(CARGO) build --locked --release -p fleetpool-cli

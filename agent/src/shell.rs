@@ -116,9 +116,7 @@ impl Shell {
             spawner,
             inbox: told,
         };
-        let core = AgentCore::new(fleetpool_agent_core::Options {
-            slots: options.slots,
-        });
+        let core = AgentCore::new(fleetpool_agent_core::Options::new(options.slots));
         Ok(Self {
             facts: facts::registration(&options),
             core,

@@ -203,6 +203,7 @@ impl AgentCore {
         }
         #[cfg(feature = "planted-bugs")]
         if self.options.planted == Some(crate::PlantedBug::LeaseIgnored) {
+            self.lease.end = Some(Timestamp(u64::MAX));
             return;
         }
         self.lease.end = None;

@@ -170,3 +170,15 @@ fn numbers_of_an_earlier_session_do_not_count_in_the_next() {
     });
     assert_eq!(deeds(&host.grant(0..1)), [""; 0]);
 }
+
+#[test]
+fn a_pool_that_the_coordinator_does_not_open_again_is_over() {
+    let mut host = Host::with_idle_workers(1, command());
+    host.event(Event::LinkDown);
+    host.link_up();
+    assert_eq!(deeds(&host.renewed()), ["stop_worker"]);
+    assert_eq!(
+        deeds(&host.worker_ended(0, WorkerEnd::default())),
+        ["pool_closed"]
+    );
+}

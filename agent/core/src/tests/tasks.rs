@@ -243,3 +243,10 @@ fn events_of_a_replaced_worker_are_stale() {
     assert_eq!(reports(&host.event(old)), []);
     assert_eq!(host.event(Event::Tick), []);
 }
+
+#[test]
+fn a_grant_that_comes_after_its_slots_are_gone_is_given_back() {
+    let mut host = Host::with_idle_workers(1, command());
+    host.allot(POOL, 0, 2);
+    assert_eq!(retracted(&host.grant(1..3)), [(0, vec![1, 2])]);
+}
