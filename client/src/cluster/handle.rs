@@ -37,6 +37,26 @@ const DELIVERIES_MAX: usize = 4;
 
 /// A session with a coordinator. Clones share it; when the last one is dropped the session is closed, and with it
 /// every pool that was opened on it.
+///
+/// ```no_run
+/// use fleetpool::cluster::{Cluster, PoolEvent};
+/// use fleetpool_proto::{command::{CommandTask, Word}, frame::encode_header, pool::{PoolOptions, Spec}};
+///
+/// # async fn f() -> Result<(), fleetpool::cluster::Error> {
+/// let cluster = Cluster::embedded(Some(2))?;
+/// let (submitter, mut events) = cluster.open(PoolOptions::default())?;
+/// let spec = submitter.define(Spec::default());
+/// let uptime = CommandTask { argv: vec![Word::literal("uptime")] };
+/// submitter.submit(spec, None, encode_header(&uptime)).await?;
+/// submitter.close();
+/// while let Some(event) = events.next().await {
+///     if let PoolEvent::Output { host, bytes, .. } = event {
+///         let host = cluster.host_name(host).unwrap_or_default();
+///         print!("{host}: {}", String::from_utf8_lossy(&bytes));
+///     }
+/// }
+/// # Ok(()) }
+/// ```
 #[derive(Clone, Debug)]
 pub struct Cluster {
     inner: Arc<Inner>,

@@ -1,6 +1,6 @@
 //! The thread that a cluster lives on.
 
-use std::{future::Future, io, thread::JoinHandle};
+use std::{future::Future, io, thread::JoinHandle, time::Duration};
 
 use tokio::{
     runtime::{Builder, Handle},
@@ -8,6 +8,9 @@ use tokio::{
 };
 
 use super::error::Error;
+
+/// How long helper threads may take to end: one may wait for ever, for a reader of what tasks printed.
+const HELPERS_END_MAX: Duration = Duration::from_millis(100);
 
 /// A thread with a current-thread runtime. Dropping it ends what runs there, and waits for that.
 #[derive(Debug)]
@@ -32,7 +35,10 @@ impl Thread {
         let (reply, answer) = oneshot::channel();
         let thread = std::thread::Builder::new()
             .name("fleetpool".to_owned())
-            .spawn(move || runtime.block_on(live(setup, stopped, reply)))?;
+            .spawn(move || {
+                runtime.block_on(live(setup, stopped, reply));
+                runtime.shutdown_timeout(HELPERS_END_MAX);
+            })?;
         let thread = Self {
             runtime: handle,
             stop: Some(stop),

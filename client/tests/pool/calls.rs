@@ -4,6 +4,7 @@ use std::{
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
+        mpsc,
     },
     thread,
     time::{Duration, Instant},
@@ -35,6 +36,7 @@ tests! {
     a_panic_says_what_and_where
     a_value_that_cannot_be_encoded_fails_alone
     what_tasks_print_arrives_before_their_results
+    output_that_nobody_takes_holds_up_nothing_but_its_task
     commands_run_in_slots
     a_cancelled_task_ends_at_once
     a_cancelled_map_ends_at_once
@@ -365,6 +367,29 @@ fn what_tasks_print_arrives_before_their_results() {
             .collect();
         assert_eq!(text, format!("out {x}\nno line end {x}"));
     }
+}
+
+fn output_that_nobody_takes_holds_up_nothing_but_its_task() {
+    let (hold, held) = mpsc::channel::<()>();
+    let held = Mutex::new(held);
+    let pool = Pool::builder()
+        .cluster("local")
+        .processes(1)
+        .output(move |_| {
+            let _ = held.lock().unwrap().recv();
+        })
+        .build()
+        .unwrap();
+    let handle = pool.apply_async(print_both, 1).unwrap();
+    assert!(
+        !handle.wait(Duration::from_millis(200)),
+        "its output comes first"
+    );
+    let start = Instant::now();
+    drop(pool);
+    assert!(handle.get().is_err());
+    assert!(start.elapsed() < Duration::from_secs(3));
+    drop(hold);
 }
 
 fn commands_run_in_slots() {
