@@ -4,37 +4,36 @@
 //! tasks, and never waits for anything while it holds something that another waits for: sessions, workers and
 //! the disk are all waited for in one place.
 
+mod crew;
+mod programs;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     fs::File,
     future::pending,
-    io,
-    path::PathBuf,
-    sync::Arc,
     time::Duration,
 };
 
-use bytes::Bytes;
-use fleetpool_agent_core::{Action, AgentCore, Event, TaskStart};
+use fleetpool_agent_core::{Action, AgentCore, Event};
 use fleetpool_net::{Cause, Closed, ConnectError, Receiver, Session, TrySendError};
 use fleetpool_proto::{
     Frame, Message as _, PoolId, SlotNo, Timestamp,
     message::{FromAgent, Registration, ToAgent},
-    pool::{ContentHash, PoolOptions, Runtime},
     version::Welcome,
 };
 use tokio::{net::UnixStream, sync::mpsc, task::JoinSet};
 
+use crew::start_spawner;
+use programs::Checked;
+
 use crate::{
-    clock, content,
-    content::{Need, Store},
+    clock,
+    content::Store,
     facts,
-    keeper::message::Place,
     link::{Dialler, Dialling, Link, Up},
     options::{Error, Options},
     output::{Outbound, Output},
-    spawner::Spawner,
-    workers::{Native, Order, Shared, Start, Told, Worker},
+    workers::{Order, Shared, Told, Worker},
 };
 
 /// Things taken in before the core is asked what to do: what came together is answered together.
@@ -83,18 +82,6 @@ struct Shell {
     output: Output,
     store: Store,
     checks: JoinSet<Checked>,
-}
-
-/// Content that was looked for in the cache, or stored there.
-struct Checked {
-    hash: ContentHash,
-    outcome: Outcome,
-}
-
-enum Outcome {
-    Here(PathBuf),
-    Missing,
-    Failed(String),
 }
 
 /// What woke the shell.
@@ -365,8 +352,6 @@ impl Shell {
         }
     }
 
-    // The session.
-
     fn say(&mut self, message: FromAgent) {
         let Some(up) = &mut self.link else {
             return;
@@ -419,172 +404,6 @@ impl Shell {
             self.output.sent(outbound.pool, outbound.room);
         }
     }
-
-    // Workers.
-
-    fn start_worker(&mut self, slot: SlotNo, generation: u64, pool: PoolId) {
-        let Some(options) = self.core.pool_options(pool) else {
-            return;
-        };
-        let start = Start {
-            slot,
-            generation,
-            place: self.place(slot, pool, options),
-            native: native(options, &self.store),
-            room: self.output.room(pool),
-        };
-        self.workers
-            .insert(slot, Worker::start(start, &self.shared));
-    }
-
-    fn place(&self, slot: SlotNo, pool: PoolId, options: &PoolOptions) -> Place {
-        Place {
-            host: self.options.name.clone(),
-            slot: u32::from(slot.0) + 1,
-            pool: pool.0,
-            threads: (self.facts.cpus / u32::from(self.options.slots.max(1))).max(1),
-            env: options.env.clone(),
-            cwd: options.cwd.clone(),
-        }
-    }
-
-    fn run_tasks(&mut self, slot: SlotNo, generation: u64, tasks: Vec<TaskStart>) {
-        let Some(pool) = tasks.first().map(|task| task.attempt.task.pool) else {
-            return;
-        };
-        let worker = self.workers.get_mut(&slot);
-        if let Some(worker) = worker.filter(|worker| worker.generation == generation) {
-            worker.run(tasks, |spec| self.core.spec(pool, spec).cloned());
-        }
-    }
-
-    fn order(&mut self, slot: SlotNo, generation: u64, order: Order) {
-        let worker = self.workers.get(&slot);
-        if let Some(worker) = worker.filter(|worker| worker.generation == generation) {
-            worker.order(order);
-        }
-    }
-
-    /// The spawner has died: its keepers cannot be trusted to be buried, so all of them go, and another takes over.
-    fn restart_spawner(&mut self) -> Result<(), Error> {
-        tracing::error!("the spawner is gone: its workers are ended, another one is started");
-        for worker in self.workers.values() {
-            worker.order(Order::Kill { grace_ms: 0 });
-        }
-        (self.shared.spawner, self.spawner_gone) =
-            start_spawner(&self.options, self.lock.as_ref())?;
-        Ok(())
-    }
-
-    // Programs.
-
-    fn fetch_program(&mut self, pool: PoolId) {
-        let Some(PoolOptions {
-            runtime: Runtime::Native { program, .. },
-            ..
-        }) = self.core.pool_options(pool)
-        else {
-            return;
-        };
-        let hash = *program;
-        match (self.store.need(pool, hash), self.store.place(hash)) {
-            (Need::Here, _) => self.tell(Event::Content { pool, error: None }),
-            (Need::Wait, _) => {}
-            (Need::Check, Some(path)) => {
-                let outcome = move || match content::is_sound(&path, hash) {
-                    true => Outcome::Here(path),
-                    false => Outcome::Missing,
-                };
-                self.checks.spawn_blocking(move || Checked {
-                    hash,
-                    outcome: outcome(),
-                });
-            }
-            (Need::Check, None) => self.content_failed(hash, NO_CACHE),
-        }
-    }
-
-    fn on_content(&mut self, hash: ContentHash, bytes: Bytes) {
-        match self.store.place(hash) {
-            _ if bytes.is_empty() => {
-                self.content_failed(hash, "nobody has it any more; start the program again")
-            }
-            None => self.content_failed(hash, NO_CACHE),
-            Some(path) => {
-                let outcome = move || match content::store(&path, hash, &bytes) {
-                    Ok(()) => Outcome::Here(path),
-                    Err(error) => Outcome::Failed(error),
-                };
-                self.checks.spawn_blocking(move || Checked {
-                    hash,
-                    outcome: outcome(),
-                });
-            }
-        }
-    }
-
-    fn on_checked(&mut self, Checked { hash, outcome }: Checked) {
-        match outcome {
-            Outcome::Here(path) => {
-                for pool in self.store.arrived(hash, path) {
-                    self.tell(Event::Content { pool, error: None });
-                }
-            }
-            Outcome::Missing => {
-                let waiting = self.store.waiting().find(|(wanted, _)| *wanted == hash);
-                if let Some((hash, pool)) = waiting {
-                    self.ask_for(hash, pool);
-                }
-            }
-            Outcome::Failed(error) => self.content_failed(hash, &error),
-        }
-    }
-
-    fn content_failed(&mut self, hash: ContentHash, error: &str) {
-        for pool in self.store.failed(hash) {
-            let error = Some(error.to_owned());
-            self.tell(Event::Content { pool, error });
-        }
-    }
-
-    fn ask_for(&mut self, hash: ContentHash, pool: PoolId) {
-        self.say(FromAgent::NeedContent { pool, hash });
-    }
-}
-
-/// Why an agent without a cache folder cannot have a program.
-const NO_CACHE: &str = "this agent keeps no programs; start it with a cache folder";
-
-fn native(options: &PoolOptions, store: &Store) -> Option<Native> {
-    match &options.runtime {
-        Runtime::Command => None,
-        Runtime::Native { program, .. } => Some(Native {
-            // The core asks for no worker before its program is here.
-            program: store
-                .program(*program)
-                .map(PathBuf::from)
-                .unwrap_or_default(),
-            initializer: options.initializer.clone(),
-        }),
-    }
-}
-
-fn start_spawner(
-    options: &Options,
-    lock: Option<&File>,
-) -> Result<(Arc<Spawner>, UnixStream), Error> {
-    let start = || -> io::Result<_> {
-        let spawner = match lock {
-            Some(lock) => Spawner::start_locked(&options.spawner, lock.try_clone()?)?,
-            None => Spawner::start(&options.spawner)?,
-        };
-        let gone = spawner.watch()?;
-        Ok((Arc::new(spawner), gone))
-    };
-    start().map_err(|source| Error::Spawner {
-        program: options.spawner.clone(),
-        source,
-    })
 }
 
 /// The session's next frame; never, while there is no session.
