@@ -22,7 +22,7 @@ pub const CONNECT_TIME_MAX: Duration = Duration::from_secs(10);
 pub const SEND_QUEUE_FRAMES: usize = 1024;
 /// Bytes of large frames (from [`BULK_BYTES_MIN`] on) that wait to be sent on a session before `send` waits too. A
 /// larger frame goes when it is alone.
-pub const SEND_QUEUE_BYTES: usize = 64 << 20;
+pub const SEND_QUEUE_BYTES: usize = 32 << 20;
 /// How long a session that is closed goes on sending what was queued and why it closes.
 pub const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 /// Bytes of bulk that a session reads ahead of whoever receives its frames. A larger frame is read when it is alone.

@@ -34,7 +34,20 @@ impl Cluster {
     /// When it does not come up; the logs are shown.
     #[must_use]
     pub fn start(agents: usize, slots: u16) -> Self {
-        let mut cluster = Self::bare();
+        Self::bare().with_agents(agents, slots)
+    }
+
+    /// The same, with a lease of its own, so that a test can wait until a dead host's tasks are given to others.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn start_with_lease(agents: usize, slots: u16, lease: &str) -> Self {
+        Self::coordinator(&["--lease", lease]).with_agents(agents, slots)
+    }
+
+    fn with_agents(self, agents: usize, slots: u16) -> Self {
+        let mut cluster = self;
         for number in 1..=agents {
             cluster.add_agent(&format!("a{number}"), slots);
         }
@@ -48,6 +61,10 @@ impl Cluster {
     /// When it does not come up.
     #[must_use]
     pub fn bare() -> Self {
+        Self::coordinator(&[])
+    }
+
+    fn coordinator(options: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let init = fleetpool(folder.path())
             .args(["init", "--name", "test"])
@@ -60,6 +77,7 @@ impl Cluster {
         );
         let coordinator = fleetpool(folder.path())
             .args(["coordinator", "--listen", "127.0.0.1:0"])
+            .args(options)
             .stdout(log(folder.path(), "coordinator.out"))
             .stderr(log(folder.path(), "coordinator.log"))
             .spawn()
@@ -166,6 +184,12 @@ impl Cluster {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where its files are: the admin's identity in `identity`, each agent's in a folder of its name.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The coordinator's process.

@@ -39,7 +39,11 @@ async fn dial(
     address: Address,
     identity: Option<Identity>,
 ) -> Result<((Session, Welcome), impl Future<Output = ()>), Error> {
-    let role = identity.as_ref().map_or(Role::Admin, Identity::role);
+    let role = match identity.as_ref().map_or(Role::Admin, Identity::role) {
+        Role::Admin => Role::Admin,
+        // With an identity of another role the coordinator says which one is needed.
+        Role::User | Role::Agent | Role::Coordinator => Role::User,
+    };
     let hello = Hello::new(role, user_name());
     let connected = connect(&address, identity.as_ref(), hello).await;
     let (session, welcome) = connected.map_err(|error| Error::Connect {

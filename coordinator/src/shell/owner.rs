@@ -71,8 +71,6 @@ pub(crate) enum Input {
     Ended { place: Place, ended: Ended },
     /// A client that was behind with reading is not any more.
     Relieved { client: ClientId },
-    /// A client's lifeline is gone.
-    LifelineEnded { client: ClientId },
     /// An identity is not invited any more.
     Expel { identity: String, reason: String },
     /// Somebody wants the counts.
@@ -206,9 +204,6 @@ impl Owner {
                 self.take_steps(steps);
             }
             Input::Ended { place, ended } => self.end(place, &ended),
-            Input::LifelineEnded { client } => {
-                self.end(Place::Client(client), &ended("its process is gone"));
-            }
             Input::Relieved { client } => self.on_relieved(client),
             Input::Expel { identity, reason } => {
                 for place in self.sessions.places_of(&identity) {

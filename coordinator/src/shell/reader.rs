@@ -158,8 +158,20 @@ async fn content_hash(bytes: Bytes) -> ContentHash {
 
 /// Waits for the end of a client's lifeline. Whatever is said on it is not listened to.
 pub(crate) async fn lifeline(mut receiver: Receiver, client: ClientId, inbox: Inbox) {
-    while receiver.recv().await.is_ok() {}
-    tell(&inbox, Input::LifelineEnded { client }).await.ok();
+    let closed = loop {
+        if let Err(closed) = receiver.recv().await {
+            break closed;
+        }
+    };
+    let ended = match closed.cause {
+        Cause::Peer => Ended::from(closed),
+        _ => Ended {
+            reason: format!("its process is gone: {closed}"),
+            goodbye: false,
+        },
+    };
+    let place = Place::Lifeline(client);
+    tell(&inbox, Input::Ended { place, ended }).await.ok();
 }
 
 /// The next message of a peer.
