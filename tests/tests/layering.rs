@@ -122,6 +122,10 @@ const UNSAFE_LIVES_IN: &[&str] = &[
     "client/src/worker/inherit.rs",
 ];
 
+/// The files where a lint is allowed, since nobody can know whether it will fire: what they write becomes part of other
+/// people's code.
+const ALLOW_LIVES_IN: &[&str] = &["client/macros/src/expand.rs"];
+
 #[test]
 fn dependencies_point_one_way() {
     let allowed: BTreeMap<_, _> = LAYERS.iter().copied().collect();
@@ -194,15 +198,18 @@ fn unsafe_code_lives_where_it_is_listed() {
 }
 
 #[test]
-fn lints_are_expected_with_a_reason_and_never_allowed() {
+fn lints_are_expected_with_a_reason_and_not_allowed() {
     let mut wrong = Vec::new();
+    // Tests share modules of which each uses a part.
+    let is_test = |path: &str| path.contains("/tests/");
     for file in house_files() {
+        let path = shown(&file);
+        if is_test(&path) || ALLOW_LIVES_IN.contains(&path.as_str()) {
+            continue;
+        }
         for (number, line) in numbered_code(&file) {
             if line.contains("#[allow(") || line.contains("#![allow(") {
-                wrong.push(format!(
-                    "{}:{number}: use #[expect(…, reason = \"…\")]",
-                    shown(&file)
-                ));
+                wrong.push(format!("{path}:{number}: use #[expect(…, reason = \"…\")]"));
             }
         }
     }
