@@ -1,6 +1,7 @@
 //! Calls and their results.
 
 use std::{
+    panic::{self, AssertUnwindSafe},
     sync::{
         Arc, Mutex,
         atomic::{AtomicU64, Ordering},
@@ -44,6 +45,7 @@ tests! {
     a_task_that_runs_too_long_is_killed
     tasks_know_who_they_are
     a_directly_called_task_is_a_plain_call
+    an_input_that_panics_costs_its_call_alone
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -488,4 +490,23 @@ fn a_directly_called_task_is_a_plain_call() {
     assert_eq!(square(3), 9);
     assert_eq!(who(), None);
     assert_eq!((0..3).map(*square).sum::<u64>(), 5);
+}
+
+fn an_input_that_panics_costs_its_call_alone() {
+    let pool = pool(1);
+    let inputs = (0..10).map(|x| {
+        if x < 5 {
+            20_000
+        } else {
+            panic!("the input ends here")
+        }
+    });
+    let mapped = panic::catch_unwind(AssertUnwindSafe(|| pool.map(sleep_ms, inputs)));
+    assert!(mapped.is_err());
+    let start = Instant::now();
+    assert_eq!(pool.apply(square, 4).unwrap(), 16);
+    assert!(
+        start.elapsed() < Duration::from_secs(5),
+        "it waits for what nobody wants"
+    );
 }

@@ -87,6 +87,9 @@ impl Queue {
         since: Timestamp,
         payloads: Vec<Bytes>,
     ) {
+        if payloads.is_empty() {
+            return;
+        }
         self.len += payloads.len() as u64;
         let at = self.blocks.partition_point(|block| block.next < first);
         let block = Block {
@@ -120,21 +123,22 @@ impl Queue {
         }
         loop {
             let block = self.blocks.front_mut()?;
-            let Some(payload) = block.payloads.next() else {
-                self.blocks.pop_front();
-                continue;
-            };
-            let index = block.next;
+            let payload = block.payloads.next()?;
+            let (index, spec, since) = (block.next, block.spec, block.since);
             block.next += 1;
+            // Blocks are never empty: an index is looked for in the block that begins last before it.
+            if block.payloads.len() == 0 {
+                self.blocks.pop_front();
+            }
             if !self.cancelled.is_empty() && self.cancelled.remove(&index) {
                 continue;
             }
             self.len -= 1;
             return Some(Pending {
                 index,
-                spec: block.spec,
+                spec,
                 tries: Tries::default(),
-                since: block.since,
+                since,
                 pin: None,
                 payload,
             });
@@ -235,6 +239,17 @@ mod tests {
         assert_eq!(queue.remove(4), None);
         assert_eq!(queue.len(), 3);
         assert_eq!(drain(&mut queue), [0, 1, 3]);
+    }
+
+    #[test]
+    fn a_task_is_found_also_behind_a_batch_that_has_been_given_out_whole() {
+        let mut queue = Queue::default();
+        block(&mut queue, 0, 2);
+        assert_eq!(queue.pop().map(|task| task.index), Some(0));
+        assert_eq!(queue.pop().map(|task| task.index), Some(1));
+        block(&mut queue, 2, 2);
+        assert_eq!(queue.remove(2), Some(1));
+        assert_eq!(drain(&mut queue), [3]);
     }
 
     #[test]

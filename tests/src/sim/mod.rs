@@ -3,7 +3,7 @@
 //! Both cores are the real ones and every message passes the real codec; everything else (clocks, network, hosts,
 //! workers, clients) is played by this module, badly on purpose: sessions break and lose what is on its way, bulk
 //! is overtaken, hosts are cut off, die, come back, stop; clocks run at different speeds; tasks take heavy-tailed
-//! time, fail, kill their workers; clients cancel, terminate and vanish. After every step [`truth`] compares what
+//! time, fail, kill their workers; clients cancel, terminate and vanish. After every step `truth` compares what
 //! really runs with what was promised (G1-G5).
 //!
 //! The same seed gives the same run, to the bit. A failing one prints its seed and how to run it again.
