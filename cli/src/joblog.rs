@@ -285,7 +285,7 @@ mod tests {
         assert_eq!(
             text,
             "Seq\tHost\tStarttime\tJobRuntime\tSend\tReceive\tExitval\tSignal\tCommand\n\
-             3\tweb1\t1700000000.123000\t     0.012000\t0\t4\t7\t0\techo 'a b\0c'\n"
+             3\tweb1\t1700000000.123456\t     0.012345\t0\t4\t7\t0\techo 'a b\0c'\n"
         );
     }
 

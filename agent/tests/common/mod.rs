@@ -42,6 +42,7 @@ pub(crate) struct Boss {
     pub(crate) wanted: Vec<fleetpool_proto::pool::ContentHash>,
     pub(crate) held: Option<Vec<HeldRow>>,
     allotments: u64,
+    opened: Option<PoolOptions>,
 }
 
 /// How a task ended.
@@ -125,10 +126,12 @@ impl Boss {
             unfit: None,
             wanted: Vec::new(),
             allotments: 0,
+            opened: None,
         }
     }
 
     pub(crate) async fn open(&mut self, options: PoolOptions) {
+        self.opened = Some(options.clone());
         let options = Box::new(options);
         self.say(ToAgent::OpenPool {
             pool: POOL,
@@ -286,7 +289,13 @@ impl Boss {
             }
             FromAgent::PoolUnfit { reason, .. } => self.unfit = Some(reason),
             FromAgent::NeedContent { hash, .. } => self.wanted.push(hash),
-            FromAgent::Register(registration) => self.held = Some(registration.held),
+            FromAgent::Register(registration) => {
+                self.held = Some(registration.held);
+                // A pool that a new session is not told of is over.
+                if let Some(options) = self.opened.clone() {
+                    self.open(options).await;
+                }
+            }
             FromAgent::Allotted { .. } => {}
         }
     }
