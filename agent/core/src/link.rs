@@ -121,7 +121,7 @@ impl AgentCore {
         for (id, pool) in &mut self.pools {
             // Sessions keep their order, so numbers need to be compared within one only.
             pool.allotment = 0;
-            pool.allotted_owed = false;
+            pool.allotted_owed = None;
             pool.unfit_told = false;
             pool.mentioned = false;
             pool.retractions.clear();
@@ -209,7 +209,7 @@ impl AgentCore {
         self.lease.end = None;
         for (id, pool) in &mut self.pools {
             pool.allotted = 0;
-            pool.allotted_owed = false;
+            pool.allotted_owed = None;
             pool.queue.clear();
             pool.retractions.clear();
             let rerunnable = pool.is_rerunnable();

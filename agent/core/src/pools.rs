@@ -36,8 +36,8 @@ pub(crate) struct Pool {
     pub(crate) allotted: u16,
     /// The newest `Allot` of this session.
     pub(crate) allotment: u64,
-    /// That `Allot` has not come true yet.
-    pub(crate) allotted_owed: bool,
+    /// The last `Allotted`, until that `Allot` has come true.
+    pub(crate) allotted_owed: Option<u16>,
     pub(crate) queue: VecDeque<Queued>,
     /// Slots that have a worker of the pool.
     pub(crate) crew: Vec<SlotNo>,
@@ -121,7 +121,7 @@ impl Pool {
             specs: BTreeMap::new(),
             allotted: 0,
             allotment: 0,
-            allotted_owed: false,
+            allotted_owed: None,
             queue: VecDeque::new(),
             crew: Vec::new(),
             crew_wanted: 0,
@@ -193,7 +193,7 @@ impl AgentCore {
         };
         pool.closing = true;
         pool.allotted = 0;
-        pool.allotted_owed = false;
+        pool.allotted_owed = None;
         pool.crew_wanted = 0;
         pool.queue.clear();
         pool.retractions.clear();
@@ -252,7 +252,7 @@ impl AgentCore {
         }
         pool.allotment = allotment;
         pool.allotted = if pool.closing { 0 } else { slots };
-        pool.allotted_owed = true;
+        pool.allotted_owed = Some(u16::MAX);
         self.touch_all_in_want(id);
     }
 

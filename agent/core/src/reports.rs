@@ -154,14 +154,17 @@ impl AgentCore {
 }
 
 impl Pool {
+    /// How far the last `Allot` has come true, when that is further than was said.
     fn allotment_come_true(&mut self, id: PoolId) -> Option<FromAgent> {
-        if !self.allotted_owed || self.busy > self.allotted {
+        let said = self.allotted_owed?;
+        let slots = self.busy.max(self.allotted);
+        if slots >= said {
             return None;
         }
-        self.allotted_owed = false;
+        self.allotted_owed = (slots > self.allotted).then_some(slots);
         Some(FromAgent::Allotted {
             pool: id,
-            slots: self.allotted,
+            slots,
             allotment: self.allotment,
         })
     }

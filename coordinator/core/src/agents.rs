@@ -218,14 +218,14 @@ impl CoordinatorCore {
     }
 
     fn on_allotted(&mut self, id: HostId, pool: PoolId, slots: u16, allotment: u64) {
-        self.with(pool, id, |pool, _, _| {
-            let Some(share) = pool.shares.get_mut(&id) else {
+        self.with(pool, id, |pool, host, _| {
+            let Some(share) = pool.shares.get(&id) else {
                 return;
             };
-            if share.allotment == allotment && slots <= share.allot {
-                pool.ceilings -= u64::from(share.ceiling);
-                share.ceiling = share.allot;
-                pool.ceilings += u64::from(share.ceiling);
+            if share.allotment == allotment {
+                let ceiling = share.ceiling.min(slots).max(share.allot);
+                pool.set_slots(id, host, share.allot, ceiling);
+                pool.reindex(id, host);
             }
         });
         self.supply += 1;

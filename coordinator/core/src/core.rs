@@ -9,7 +9,7 @@ use crate::{
     host::{Host, Hosts},
     options::Options,
     outbox::Outbox,
-    pool::Pool,
+    pool::{Pool, put},
 };
 
 /// A connected client.
@@ -36,6 +36,8 @@ pub struct CoordinatorCore {
     pub(crate) supply: u64,
     /// Hosts with slots that belong to no pool.
     pub(crate) free_hosts: BTreeSet<HostId>,
+    /// Hosts with slots that will be free when a task has ended.
+    pub(crate) vacating: BTreeSet<HostId>,
     /// Slots of all hosts that may be given tasks.
     pub(crate) capacity: u64,
     /// When hosts are to be looked at: fenced, or given up.
@@ -127,13 +129,13 @@ impl CoordinatorCore {
         self.refresh_free(id);
     }
 
-    /// Brings the set of hosts with free slots up to date.
+    /// Brings the sets of hosts with free slots up to date.
     pub(crate) fn refresh_free(&mut self, id: HostId) {
-        if self.hosts.get(&id).is_some_and(|host| host.free() > 0) {
-            self.free_hosts.insert(id);
-        } else {
-            self.free_hosts.remove(&id);
-        }
+        let host = self.hosts.get(&id);
+        let is_free = host.is_some_and(|host| host.free() > 0);
+        let is_vacating = host.is_some_and(|host| host.vacating() > 0);
+        put(&mut self.free_hosts, id, is_free);
+        put(&mut self.vacating, id, is_vacating);
     }
 
     /// Runs `act` on a pool and a host that both exist.

@@ -169,6 +169,7 @@ impl CoordinatorCore {
                 continue;
             };
             host.allotted -= u32::from(share.allot);
+            host.ceilings -= u32::from(share.ceiling);
             host.pools.remove(&id);
             if share.opened {
                 self.outbox
@@ -193,7 +194,7 @@ fn is_unmet(pool: &Pool, hosts: &Hosts) -> bool {
     if pool.ending || pool.credit.is_exhausted() {
         return false;
     }
-    let anywhere = pool.queue.len() > 0 && pool.demand() > pool.allotted;
+    let anywhere = pool.has_waiting() && pool.demand() > pool.allotted;
     anywhere
         || pool.queue.pinned_hosts().any(|id| {
             let allot = pool.shares.get(&id).map_or(0, |share| share.allot);

@@ -37,8 +37,9 @@ pub(crate) struct Host {
     pub(crate) gone_at: Timestamp,
     /// Pools that have a share of it.
     pub(crate) pools: BTreeSet<PoolId>,
-    /// Sum of its shares' allotments.
+    /// Sum of its shares' `allot` and `ceiling`.
     pub(crate) allotted: u32,
+    pub(crate) ceilings: u32,
 }
 
 /// Every host by number.
@@ -54,13 +55,22 @@ impl Host {
         self.is_up() && !self.cordoned
     }
 
-    /// Slots that belong to no pool.
+    /// Slots that belong to no pool, and in which nothing runs for one that had them.
     pub(crate) fn free(&self) -> u16 {
         if !self.is_open() {
             return 0;
         }
         let slots = u32::from(self.facts.slots);
-        u16::try_from(slots.saturating_sub(self.allotted)).unwrap_or(u16::MAX)
+        u16::try_from(slots.saturating_sub(self.ceilings)).unwrap_or(u16::MAX)
+    }
+
+    /// Slots that are free as soon as pools that have lost them have ended a task there.
+    pub(crate) fn vacating(&self) -> u32 {
+        if self.is_open() {
+            self.ceilings - self.allotted
+        } else {
+            0
+        }
     }
 
     /// Slots that pools could have.

@@ -1,8 +1,9 @@
 //! Which pool has how many slots of which host.
 //!
 //! Slots are *allotted*: the agent runs at most as many tasks of a pool as the last `Allot` said. Raising takes
-//! effect at once; what was lowered counts as used until the agent has confirmed it (G1). Allotments are sticky: an idle
-//! pool keeps its slots until another one wants them.
+//! effect at once; what was lowered counts as used until the agent has confirmed it (G1), and only then goes to another
+//! pool, whose tasks would otherwise be bound to a slot that is not free (G2). Allotments are sticky: an idle pool
+//! keeps its slots until another one wants them.
 
 use std::{cmp::Reverse, collections::BTreeMap, collections::BinaryHeap};
 
@@ -30,14 +31,15 @@ impl CoordinatorCore {
         let entitled = self.entitlements();
         let fair_share = |pool: &PoolId| entitled.get(pool).copied().unwrap_or(0);
         let before: Vec<u64> = asking.iter().map(|pool| self.allotted(*pool)).collect();
+        let mut vacating = self.vacating_slots();
         for pool in &asking {
-            self.give_pinned(*pool, fair_share(pool));
+            self.give_pinned(*pool, fair_share(pool), &mut vacating);
             self.give_free(*pool, fair_share(pool));
         }
         for pool in &asking {
             self.take_idle(*pool);
             self.give_free(*pool, u64::MAX);
-            self.preempt(*pool, &entitled);
+            self.preempt(*pool, &entitled, &mut vacating);
         }
         for &pool in &asking {
             let supply = self.supply;
@@ -67,6 +69,14 @@ impl CoordinatorCore {
         asking.iter().map(|pool| pool.id).collect()
     }
 
+    /// Slots that will be free without anybody's asking again. Each is waited for by one pool.
+    fn vacating_slots(&self) -> Vacating {
+        let hosts = self.vacating.iter();
+        hosts
+            .filter_map(|&id| Some((id, u64::from(self.hosts.get(&id)?.vacating()))))
+            .collect()
+    }
+
     fn entitlements(&self) -> BTreeMap<PoolId, u64> {
         let claims = self.pools.values().filter(|pool| pool.demand() > 0);
         let claims = claims.map(|pool| Claim {
@@ -87,11 +97,7 @@ impl CoordinatorCore {
         let Some(pool) = self.pools.get(&pool) else {
             return 0;
         };
-        let free_demand = if pool.queue.len() > 0 {
-            pool.demand()
-        } else {
-            0
-        };
+        let free_demand = if pool.has_waiting() { pool.demand() } else { 0 };
         let target = free_demand.min(limit);
         target
             .saturating_sub(pool.allotted)
@@ -134,7 +140,7 @@ impl CoordinatorCore {
 
     /// Gives slots of the very hosts that tasks wait for by name: free ones, then others' idle ones, then, up to the
     /// pool's fair share, the next that another pool gives up.
-    fn give_pinned(&mut self, id: PoolId, fair_share: u64) {
+    fn give_pinned(&mut self, id: PoolId, fair_share: u64, vacating: &mut Vacating) {
         let hosts: Vec<HostId> = match self.pools.get(&id) {
             Some(pool) => pool.queue.pinned_hosts().collect(),
             None => return,
@@ -142,7 +148,7 @@ impl CoordinatorCore {
         for host in hosts {
             let wanted = self.wanted_on(id, host);
             for _ in 0..wanted {
-                if !self.give_slot_of(id, host, fair_share) {
+                if !self.give_slot_of(id, host, fair_share, vacating) {
                     break;
                 }
             }
@@ -161,7 +167,14 @@ impl CoordinatorCore {
         waiting.min(u64::from(host.facts.slots.saturating_sub(allot)))
     }
 
-    fn give_slot_of(&mut self, id: PoolId, host_id: HostId, fair_share: u64) -> bool {
+    /// Gives a slot of the host, or sees to it that one will be free.
+    fn give_slot_of(
+        &mut self,
+        id: PoolId,
+        host_id: HostId,
+        fair_share: u64,
+        vacating: &mut Vacating,
+    ) -> bool {
         let Some(pool) = self.pools.get(&id) else {
             return false;
         };
@@ -174,6 +187,9 @@ impl CoordinatorCore {
             return false;
         };
         if host.free() == 0 {
+            if claim(vacating, host_id, 1) > 0 {
+                return true;
+            }
             let victim = self.slot_to_take(id, host_id);
             let Some((idle, victim)) = victim else {
                 return false;
@@ -261,14 +277,17 @@ impl CoordinatorCore {
         let slots = u16::try_from(idle.min(want)).unwrap_or(u16::MAX);
         let left = share.allot - slots.min(share.allot);
         self.shrink(owner, host, left);
-        self.grow(to, host, slots);
-        u64::from(slots)
+        u64::from(self.grow(to, host, slots))
     }
 
     /// Takes slots from pools that have more than their fair share: the next task that ends there is the last.
-    fn preempt(&mut self, id: PoolId, entitled: &BTreeMap<PoolId, u64>) {
+    fn preempt(&mut self, id: PoolId, entitled: &BTreeMap<PoolId, u64>, vacating: &mut Vacating) {
         let fair_share = |pool: PoolId| entitled.get(&pool).copied().unwrap_or(0);
         let mut want = self.want(id, fair_share(id));
+        want -= self.claim_vacating(id, want, vacating);
+        if want == 0 {
+            return;
+        }
         let rich: Vec<PoolId> = self
             .pools
             .values()
@@ -294,6 +313,23 @@ impl CoordinatorCore {
                 }
             }
         }
+    }
+
+    /// Counts on slots that others are leaving already.
+    fn claim_vacating(&self, id: PoolId, want: u64, vacating: &mut Vacating) -> u64 {
+        let Some(pool) = self.pools.get(&id).filter(|_| want > 0) else {
+            return 0;
+        };
+        let usable = |id: HostId| {
+            let host = self.hosts.get(&id);
+            host.is_some_and(|host| pool.may_use(id, host))
+        };
+        let hosts: Vec<HostId> = vacating.keys().copied().filter(|&id| usable(id)).collect();
+        let mut claimed = 0;
+        for host in hosts {
+            claimed += claim(vacating, host, want - claimed);
+        }
+        claimed
     }
 
     fn preempt_one(&mut self, owner: PoolId, host: HostId, to: PoolId) -> bool {
@@ -347,15 +383,21 @@ impl CoordinatorCore {
         }
     }
 
-    fn grow(&mut self, pool: PoolId, host: HostId, slots: u16) {
-        self.with(pool, host, |pool, facts, outbox| {
-            let allot = pool.shares.get(&host).map_or(0, |share| share.allot);
-            set_allot(pool, host, facts, outbox, allot + slots);
+    /// Gives up to `slots` free slots of a host; tells how many there were.
+    fn grow(&mut self, pool: PoolId, host: HostId, slots: u16) -> u16 {
+        let grown = self.with(pool, host, |pool, facts, outbox| {
+            let slots = slots.min(facts.free());
+            if slots > 0 {
+                let allot = pool.shares.get(&host).map_or(0, |share| share.allot);
+                set_allot(pool, host, facts, outbox, allot + slots);
+            }
+            slots
         });
         self.touched.insert(pool);
+        grown.unwrap_or(0)
     }
 
-    /// Lowers the slots of a pool on a host; tasks that were sent ahead of them are taken back.
+    /// Lowers the slots of a pool on a host. From an agent where it has none left all that has not begun comes back.
     pub(crate) fn shrink(&mut self, pool: PoolId, host: HostId, to: u16) {
         self.with(pool, host, |pool, facts, outbox| {
             let Some(share) = pool.shares.get(&host) else {
@@ -365,9 +407,6 @@ impl CoordinatorCore {
                 return;
             }
             set_allot(pool, host, facts, outbox, to);
-            if to == 0 {
-                retract(pool, host, facts, outbox, usize::MAX);
-            }
         });
         let lost = self.hosts.get(&host).is_some_and(|host| !host.is_up());
         let ending = self.pools.get(&pool).is_some_and(|pool| pool.ending);
@@ -388,17 +427,25 @@ impl CoordinatorCore {
     }
 }
 
+/// Slots of each host that are being left, and that no pool counts on yet.
+type Vacating = BTreeMap<HostId, u64>;
+
+fn claim(vacating: &mut Vacating, host: HostId, want: u64) -> u64 {
+    let Some(left) = vacating.get_mut(&host) else {
+        return 0;
+    };
+    let claimed = want.min(*left);
+    *left -= claimed;
+    claimed
+}
+
 /// Tells the agent how many tasks of the pool it may run.
 fn set_allot(pool: &mut Pool, id: HostId, host: &mut Host, outbox: &mut Outbox, slots: u16) {
     host.pools.insert(pool.id);
     let share = pool.shares.entry(id).or_default();
-    pool.allotted = pool.allotted - u64::from(share.allot) + u64::from(slots);
-    host.allotted = host.allotted - u32::from(share.allot) + u32::from(slots);
-    pool.ceilings -= u64::from(share.ceiling);
-    share.allot = slots;
-    share.ceiling = share.ceiling.max(slots);
-    pool.ceilings += u64::from(share.ceiling);
     share.allotment = outbox.number();
+    let ceiling = share.may_run_still().max(slots);
+    pool.set_slots(id, host, slots, ceiling);
     tell_allot(pool, id, host, outbox);
     pool.reindex(id, host);
 }

@@ -119,6 +119,21 @@ impl Pool {
         self.options.slots.map_or(u64::MAX, u64::from)
     }
 
+    /// Sets what it may run on a host, and what counts until the agent has confirmed it.
+    pub(crate) fn set_slots(&mut self, id: HostId, host: &mut Host, allot: u16, ceiling: u16) {
+        let share = self.shares.entry(id).or_default();
+        self.allotted = self.allotted - u64::from(share.allot) + u64::from(allot);
+        host.allotted = host.allotted - u32::from(share.allot) + u32::from(allot);
+        self.ceilings = self.ceilings - u64::from(share.ceiling) + u64::from(ceiling);
+        host.ceilings = host.ceilings - u32::from(share.ceiling) + u32::from(ceiling);
+        (share.allot, share.ceiling) = (allot, ceiling);
+    }
+
+    /// Whether it has tasks that more slots would start: in the queue, or at hosts ahead of theirs.
+    pub(crate) fn has_waiting(&self) -> bool {
+        self.queue.len() > 0 || !self.surplus.is_empty()
+    }
+
     /// Slots that it could use now.
     pub(crate) fn demand(&self) -> u64 {
         if self.ending {
@@ -248,7 +263,8 @@ impl Pool {
     }
 }
 
-fn put(set: &mut BTreeSet<HostId>, id: HostId, is_in: bool) {
+/// Makes `id` a member of the set, or none.
+pub(crate) fn put(set: &mut BTreeSet<HostId>, id: HostId, is_in: bool) {
     if is_in {
         set.insert(id);
     } else {

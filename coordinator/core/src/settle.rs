@@ -189,21 +189,19 @@ pub(crate) fn lose_share(
     loser: Loser,
     now: Timestamp,
 ) {
-    let Some(mut share) = pool.shares.remove(&id) else {
+    let Some(share) = pool.shares.get(&id) else {
         return;
     };
-    pool.allotted -= u64::from(share.allot);
-    pool.ceilings -= u64::from(share.ceiling);
-    pool.surplus.remove(&(share.surplus, id));
-    host.allotted -= u32::from(share.allot);
-    (share.allot, share.surplus) = (0, 0);
     if loser == Loser::Fenced && !pool.reruns() && !pool.ending && !share.tasks.is_empty() {
-        let tasks = u16::try_from(share.tasks.len()).unwrap_or(u16::MAX);
-        share.ceiling = share.ceiling.min(tasks);
-        pool.ceilings += u64::from(share.ceiling);
-        pool.shares.insert(id, share);
-    } else {
-        host.pools.remove(&pool.id);
+        let may_run = share.may_run_still();
+        pool.set_slots(id, host, 0, may_run);
+        pool.reindex(id, host);
+        return;
+    }
+    pool.set_slots(id, host, 0, 0);
+    host.pools.remove(&pool.id);
+    if let Some(share) = pool.shares.remove(&id) {
+        pool.surplus.remove(&(share.surplus, id));
         lose_tasks(pool, id, host, share, now);
     }
     pool.reindex(id, host);

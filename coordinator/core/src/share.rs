@@ -52,9 +52,15 @@ impl Share {
         usize::from(self.allot).saturating_sub(self.tasks.len())
     }
 
-    /// Tasks beyond the slots: certainly not started yet, as far as known here.
+    /// Tasks beyond those that may run: certainly not started yet, as far as known here.
     pub(crate) fn excess(&self) -> usize {
-        self.tasks.len().saturating_sub(usize::from(self.allot))
+        self.tasks.len().saturating_sub(usize::from(self.ceiling))
+    }
+
+    /// Tasks that may run there until the agent says otherwise: it has no others.
+    pub(crate) fn may_run_still(&self) -> u16 {
+        let tasks = u16::try_from(self.tasks.len()).unwrap_or(u16::MAX);
+        self.ceiling.min(tasks)
     }
 
     pub(crate) fn grant(&mut self, task: Pending, now: Timestamp) {

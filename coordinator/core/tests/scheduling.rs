@@ -386,7 +386,38 @@ fn two_pools_share_the_fleet_and_the_first_gives_way_task_by_task() {
     let other = PoolId(2);
     world.open(other, PoolOptions::default());
     world.submit(other, 0, 100);
-    assert_eq!((world.slots(POOL), world.slots(other)), (4, 4));
+    assert_eq!((world.slots(POOL), world.slots(other)), (4, 0));
+    for host in [HostId(0), HostId(1)] {
+        world.report(host, POOL, Outcome::Done, 1_000_000);
+        assert_eq!(world.granted(other), usize::from(host == HostId(1)) * 2);
+        world.report(host, POOL, Outcome::Done, 1_000_000);
+        world.confirm(host, POOL);
+    }
+    assert_eq!((world.slots(other), world.granted(other)), (4, 4));
+}
+
+#[test]
+fn g2_tasks_sent_ahead_of_slots_that_are_gone_are_fetched_by_slots_that_are_new() {
+    let mut world = World::new(1, 1);
+    let host = HostId(0);
+    world.open(POOL, of_slots(2));
+    world.submit(POOL, 0, 3);
+    world.report(host, POOL, Outcome::Done, 100);
+    assert_eq!(world.granted(POOL), 2, "short tasks are sent ahead");
+    world.join(HostId(1), 1, 1, 1);
+    let (_, _, _, retraction) = *world.retractions.last().expect("they are asked for");
+    let row = world.held.get_mut(&(host, POOL)).and_then(Vec::pop);
+    let row = row.map(|row| TaskRow {
+        index: row.index,
+        attempt: row.attempt,
+    });
+    let retracted = FromAgent::Retracted {
+        pool: POOL,
+        retraction,
+        rows: row.into_iter().collect(),
+    };
+    world.says(host, 1, retracted);
+    assert_eq!(world.held[&(HostId(1), POOL)].len(), 1);
 }
 
 #[test]
@@ -488,6 +519,10 @@ fn an_exec_task_runs_on_its_host_even_when_another_pool_has_all_its_slots() {
         hosts: vec![HostId(1)],
         payloads: Payloads::from(vec![Bytes::new()]),
     });
+    assert_eq!(world.allot[&(HostId(1), POOL)].0, 0);
+    assert_eq!(world.granted(exec), 0, "the slot is not free yet");
+    world.report(HostId(1), POOL, Outcome::Done, 1);
+    world.confirm(HostId(1), POOL);
     assert_eq!(world.allot[&(HostId(1), exec)].0, 1);
     assert_eq!(world.held[&(HostId(1), exec)].len(), 1);
 }

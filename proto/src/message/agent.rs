@@ -22,13 +22,14 @@ pub enum FromAgent {
         /// Round trip of the last renewal, in microseconds; 0 before there was one.
         rtt_us: u64,
     },
-    /// The pool may run at most `slots` here now, and no more than that run.
+    /// At most `slots` tasks of the pool run here now, and no more will. Said again as they become fewer, until they
+    /// are as many as were allotted.
     Allotted {
         /// The pool.
         pool: PoolId,
         /// Slots.
         slots: u16,
-        /// Which [`ToAgent::Allot`] has come true.
+        /// Which [`ToAgent::Allot`] is coming true.
         allotment: u64,
     },
     /// Tasks began a while ago and still run. Short ones are never mentioned: their report says it all.
@@ -148,8 +149,8 @@ pub enum ToAgent {
         /// What it says.
         body: Box<Spec>,
     },
-    /// From now on at most `slots` tasks of the pool run here. Answered by [`FromAgent::Allotted`] as soon as
-    /// that is true. Absolute; a lower `allotment` than one already seen is out of date.
+    /// No task of the pool starts here from now on unless fewer than `slots` run. Answered by
+    /// [`FromAgent::Allotted`]. Absolute; a lower `allotment` than one already seen is out of date.
     Allot {
         /// The pool.
         pool: PoolId,

@@ -33,10 +33,7 @@ impl World {
                 unfit: unfit && dice.once_in(2),
             });
         }
-        // Where pools compete, a task may wait for a slot that another pool has been told to leave: only a pool that
-        // is alone is held to G2's bound.
-        let pools = if world.quiet { 1 } else { dice.within(1..4) };
-        for _ in 0..pools {
+        for _ in 0..dice.within(1..4) {
             let pool = pool_of_chance(&mut dice, world.quiet);
             world.pools.push(pool);
         }

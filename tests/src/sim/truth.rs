@@ -171,7 +171,7 @@ impl Truth {
                 pool.running, pool.limit
             ));
         }
-        pool.note_hunger(now, self.slots);
+        pool.eats(now, self.slots);
         Ok(())
     }
 
@@ -352,11 +352,19 @@ impl Truth {
 }
 
 impl PoolSum {
+    /// A task of it has begun.
+    fn eats(&mut self, now: u64, slots: u64) {
+        if self.limit < slots {
+            // A free slot may be one that it has no right to, while its own stand free for moments again and again:
+            // only when nothing begins at all does it starve.
+            self.hungry_since = None;
+        }
+        self.note_hunger(now, slots);
+    }
+
     fn note_hunger(&mut self, now: u64, slots: u64) {
-        // With fewer slots than the fleet has, a free slot may be one that the pool has no right to.
         let hungry = self.arrived > self.served
-            && self.running < slots
-            && self.limit >= slots
+            && self.running < slots.min(self.limit)
             && !self.plan.pinned
             // Its slots are as often between two workers as not.
             && self.plan.options.tasks_per_worker_max == 0;
