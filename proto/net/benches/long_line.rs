@@ -29,6 +29,8 @@ const ONE_WAY: Duration = Duration::from_millis(25);
 const BYTES_PER_S: u64 = 100_000_000 / 8;
 /// Datagrams that would wait longer than this at the narrow place are dropped.
 const BUFFER: Duration = Duration::from_millis(100);
+/// As on Ethernet. Longer ones are lost.
+const DATAGRAM_BYTES_MAX: usize = 1472;
 const FOR: Duration = Duration::from_secs(12);
 const BODY: usize = 1 << 20;
 const BURSTS: usize = 9;
@@ -155,7 +157,7 @@ async fn one_way(from: Arc<UdpSocket>, to: Arc<UdpSocket>, loss: u32) {
         dice ^= dice << 5;
         let now = Instant::now();
         free = free.max(now);
-        if dice % 1000 < loss || free - now > BUFFER {
+        if len > DATAGRAM_BYTES_MAX || dice % 1000 < loss || free - now > BUFFER {
             continue;
         }
         free += Duration::from_micros(len as u64 * 1_000_000 / BYTES_PER_S);

@@ -13,8 +13,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// Larger than any packet that comes.
-const PACKET_BYTES_MAX: usize = 64 << 10;
+/// Longest packet of the way, which is Ethernet's; longer ones are lost.
+const PACKET_BYTES_MAX: usize = 1472;
 
 /// Starts a proxy to `target` for the rest of this process, and tells where it listens.
 pub(crate) fn start(target: SocketAddr, one_way: Duration) -> SocketAddr {
@@ -40,7 +40,7 @@ pub(crate) fn start(target: SocketAddr, one_way: Duration) -> SocketAddr {
 /// Each source gets a socket of its own towards the target, as behind a router that translates addresses.
 async fn serve(socket: Arc<UdpSocket>, target: SocketAddr, one_way: Duration) {
     let mut sources: BTreeMap<SocketAddr, Way> = BTreeMap::new();
-    let mut buffer = vec![0; PACKET_BYTES_MAX];
+    let mut buffer = vec![0; PACKET_BYTES_MAX + 1];
     loop {
         let Ok((len, source)) = socket.recv_from(&mut buffer).await else {
             continue;
@@ -68,7 +68,7 @@ async fn open(
     let back = Way::towards(Arc::clone(socket), Some(source));
     let answers = Arc::clone(&upstream);
     tokio::spawn(async move {
-        let mut buffer = vec![0; PACKET_BYTES_MAX];
+        let mut buffer = vec![0; PACKET_BYTES_MAX + 1];
         loop {
             // An error is the target's port being closed for a while.
             if let Ok(len) = answers.recv(&mut buffer).await {
@@ -100,6 +100,9 @@ impl Way {
     }
 
     fn send(&self, packet: &[u8], one_way: Duration) {
+        if packet.len() > PACKET_BYTES_MAX {
+            return;
+        }
         self.0
             .send((Instant::now() + one_way, packet.to_vec()))
             .ok();
