@@ -15,6 +15,7 @@
 mod clock;
 mod content;
 mod facts;
+mod fence;
 mod keeper;
 mod lines;
 mod link;

@@ -63,6 +63,9 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// The kernel gives no timer.
+    #[error("cannot make a timer for the lease: {0}; allow the agent more open files")]
+    Fence(#[source] io::Error),
     /// The coordinator does not let this agent in, and never did.
     #[error(transparent)]
     Connect(#[from] Box<fleetpool_net::ConnectError>),

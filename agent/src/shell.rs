@@ -30,6 +30,7 @@ use crate::{
     clock,
     content::Store,
     facts,
+    fence::Fence,
     link::{Dialler, Dialling, Link, Up},
     options::{Error, Options},
     output::{Outbound, Output},
@@ -56,6 +57,8 @@ pub async fn run(options: Options, link: Link) -> Result<(), Error> {
     match link {
         Link::Session(session, welcome) => shell.link_up(*session, &welcome),
         Link::Dial { address, identity } => {
+            // An agent within its client's process needs none: its coordinator lives and is stopped with it.
+            shell.fence = Some(Fence::new().map_err(Error::Fence)?);
             let (name, seed) = (&shell.options.name, shell.facts.incarnation);
             shell.dialler = Some(Dialler::new(address, identity, name, seed));
         }
@@ -68,6 +71,8 @@ struct Shell {
     facts: Registration,
     core: AgentCore,
     lock: Option<File>,
+    /// What tells keepers of the lease.
+    fence: Option<Fence>,
     /// Readable when the spawner is gone.
     spawner_gone: UnixStream,
     shared: Shared,
@@ -108,6 +113,7 @@ impl Shell {
             facts: facts::registration(&options),
             core,
             lock,
+            fence: None,
             spawner_gone,
             shared,
             inbox,
@@ -310,6 +316,7 @@ impl Shell {
     fn perform(&mut self, action: Action) {
         match action {
             Action::Send(message) => self.say(message),
+            Action::FenceAt { time } => self.fence.iter().for_each(|fence| fence.set(time)),
             Action::StartWorker {
                 slot,
                 generation,

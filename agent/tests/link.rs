@@ -2,86 +2,20 @@
 
 mod common;
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{path::Path, time::Duration};
 
-use common::{Boss, SPEC, is_alive, options, pid_in};
+use common::{
+    Boss,
+    door::{DAY, Door},
+    is_alive, options, pid_in,
+};
 use fleetpool_agent::{Error, Link, run};
-use fleetpool_net::{
-    Address, ConnectError, Gatekeeper, Listener, Peer, Session,
-    identity::{ClusterCa, Identity, Issued, ServerIdentity},
-};
+use fleetpool_net::{Address, ConnectError};
 use fleetpool_proto::{
-    Outcome, Role,
-    join::JoinRequest,
+    Outcome,
     message::HeldState,
-    pool::{PoolOptions, Retries, Spec},
-    version::Welcome,
+    pool::{PoolOptions, Retries},
 };
-
-const DAY: Duration = Duration::from_secs(86_400);
-
-/// Where agents are let in.
-struct Door {
-    listener: Listener,
-    ca: ClusterCa,
-    lease: Duration,
-}
-
-struct Everybody;
-
-impl Gatekeeper for Everybody {
-    fn admit(&self, _: &Peer) -> Result<(), String> {
-        Ok(())
-    }
-
-    fn join(&self, _: JoinRequest, _: &str) -> Result<Issued, String> {
-        Err("nobody joins here".into())
-    }
-}
-
-impl Door {
-    fn open(address: &str, lease: Duration) -> Self {
-        let ca = ClusterCa::create("test").unwrap();
-        let server =
-            ServerIdentity::new(ca.identity(Role::Coordinator, "boss", DAY).unwrap()).unwrap();
-        let addresses = [address.parse::<Address>().unwrap()];
-        let listener = Listener::bind(&addresses, server, Arc::new(Everybody)).unwrap();
-        Self {
-            listener,
-            ca,
-            lease,
-        }
-    }
-
-    fn link(&self) -> Link {
-        let identity: Identity = self.ca.identity(Role::Agent, "host", DAY).unwrap();
-        Link::Dial {
-            address: self.listener.addresses()[0].clone(),
-            identity: Some(Box::new(identity)),
-        }
-    }
-
-    async fn next(&mut self) -> Session {
-        let incoming = tokio::time::timeout(common::PATIENCE, self.listener.accept())
-            .await
-            .unwrap();
-        let welcome = Welcome {
-            lease_ms: self.lease.as_millis().try_into().unwrap(),
-            ..Welcome::default()
-        };
-        incoming.welcome(welcome).await.unwrap()
-    }
-
-    /// An agent that has dialled, with one pool.
-    async fn boss(&mut self, slots: u16, pool: PoolOptions) -> Boss {
-        let agent = tokio::spawn(run(options(slots), self.link()));
-        let mut boss = Boss::over(self.next().await, agent);
-        boss.open(pool).await;
-        boss.define(SPEC, Spec::default()).await;
-        boss.allot(slots).await;
-        boss
-    }
-}
 
 async fn begun(boss: &mut Boss, file: &Path) -> i32 {
     boss.until("its pid", |_| pid_in(file)).await

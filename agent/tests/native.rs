@@ -5,15 +5,13 @@ mod common;
 use std::{collections::BTreeSet, time::Duration};
 
 use bytes::Bytes;
-use common::{Boss, SPEC, is_alive, kill, options, probe};
+use common::{Boss, PROBE, SPEC, is_alive, kill, options, probe};
 use fleetpool_proto::{
     Outcome, Payloads, SpecId,
     message::ToAgent,
     pool::{ContentHash, Initializer, PoolOptions, Runtime, Spec},
 };
 use nix::sys::signal::Signal;
-
-const PROGRAM: ContentHash = ContentHash([7; 32]);
 
 fn pool(program: ContentHash) -> PoolOptions {
     PoolOptions {
@@ -32,12 +30,12 @@ fn function(name: &str) -> Spec {
 
 /// An agent that has the probe as a local program, and a function as the first specification.
 async fn boss(slots: u16, name: &str) -> Boss {
-    with(slots, pool(PROGRAM), name).await
+    with(slots, pool(PROBE), name).await
 }
 
 async fn with(slots: u16, pool: PoolOptions, name: &str) -> Boss {
     let mut options = options(slots);
-    options.local_programs = vec![(PROGRAM, probe())];
+    options.local_programs = vec![(PROBE, probe())];
     Boss::with(options, pool, function(name)).await
 }
 
@@ -190,7 +188,7 @@ async fn initializers_run_first_and_their_prints_are_the_first_tasks() {
     };
     let greeting = PoolOptions {
         initializer: initializer("greet"),
-        ..pool(PROGRAM)
+        ..pool(PROBE)
     };
     let mut boss = with(1, greeting, "print").await;
     boss.grant_raw(SPEC, [(0, Bytes::new())]).await;
@@ -198,7 +196,7 @@ async fn initializers_run_first_and_their_prints_are_the_first_tasks() {
     assert_eq!(boss.stdout(0), "good morning\ntask 0\n");
     let refusing = PoolOptions {
         initializer: initializer("refuse"),
-        ..pool(PROGRAM)
+        ..pool(PROBE)
     };
     let mut boss = with(1, refusing, "print").await;
     boss.grant_raw(SPEC, [(0, Bytes::new())]).await;
@@ -213,8 +211,8 @@ async fn initializers_run_first_and_their_prints_are_the_first_tasks() {
 #[tokio::test]
 async fn a_program_that_is_no_worker_makes_the_pool_unfit() {
     let mut options = options(1);
-    options.local_programs = vec![(PROGRAM, "/bin/false".into())];
-    let mut boss = Boss::with(options, pool(PROGRAM), function("echo")).await;
+    options.local_programs = vec![(PROBE, "/bin/false".into())];
+    let mut boss = Boss::with(options, pool(PROBE), function("echo")).await;
     boss.grant_raw(SPEC, [(0, Bytes::new())]).await;
     let reason = boss.until("the reason", |boss| boss.unfit.clone()).await;
     assert!(reason.contains("exited with status 1"), "{reason}");

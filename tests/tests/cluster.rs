@@ -75,8 +75,12 @@ fn await_gone(what: &str, processes: impl Fn() -> Vec<Pid>) -> Duration {
 }
 
 fn kill_hard(pid: u32) {
+    signal(pid, Signal::SIGKILL);
+}
+
+fn signal(pid: u32, signal: Signal) {
     let pid = i32::try_from(pid).expect("a process id");
-    kill(Pid::from_raw(pid), Signal::SIGKILL).expect("it runs");
+    kill(Pid::from_raw(pid), signal).expect("it runs");
 }
 
 /// The results in `--json` lines, by index; each may come once.
@@ -216,6 +220,61 @@ fn an_agent_that_is_killed_costs_no_result_and_leaves_no_process() {
     await_gone("what tasks left behind", || {
         marked(mark).into_iter().map(|(pid, _)| pid).collect()
     });
+}
+
+/// Holds a lock for as long as anything of it lives, and writes down where it runs, or that somebody held the lock.
+const ALONE: &str = r#"cd "$FLEETPOOL_TEST_DIR"
+exec 9> "lock$1"
+flock -n 9 || echo "$FLEETPOOL_HOST $1" >> over
+setsid sleep 1000 &
+echo "$FLEETPOOL_HOST $1" >> begun
+until [ -e go ]; do sleep 0.02; done"#;
+
+fn lines(file: &Path) -> Vec<String> {
+    let text = fs::read_to_string(file).unwrap_or_default();
+    text.lines().map(str::to_owned).collect()
+}
+
+/// The agent cannot act, and nobody but its own keepers can in its stead.
+#[test]
+fn g1_what_a_stopped_agent_ran_is_gone_before_it_runs_elsewhere() {
+    let cluster = Cluster::start_with_lease(2, 2, LEASE);
+    let mark = "stopped";
+    let folder = tempfile::tempdir().expect("a folder");
+    let [begun, over, go] = ["begun", "over", "go"].map(|name| folder.path().join(name));
+    let mut client = start(
+        cluster
+            .client()
+            .args(["map", "-j", "2", "--json", "--env"])
+            .arg(format!("{MARK}={mark}"))
+            .arg("--env")
+            .arg(format!("FLEETPOOL_TEST_DIR={}", folder.path().display()))
+            .args(["sh", "-c", ALONE, "alone", ":::", "1", "2"]),
+    );
+    cluster.until("a task on each host", |_| lines(&begun).len() == 2);
+    signal(cluster.agent_pid(0), Signal::SIGSTOP);
+    cluster.until("its task runs elsewhere", |_| lines(&begun).len() == 3);
+    assert!(marked_on(mark, "a1").is_empty(), "it runs twice");
+    assert_eq!(lines(&over), [""; 0], "it ran twice");
+    signal(cluster.agent_pid(0), Signal::SIGCONT);
+    cluster.await_hosts(2);
+    fs::write(&go, "").expect("writable");
+    let stdout = client.0.stdout.take().expect("a pipe");
+    let printed = BufReader::new(stdout).lines();
+    let results = results(printed.map(|line| line.expect("text")));
+    assert!(client.0.wait().expect("it ends").success());
+    assert_eq!(hosts(&results), BTreeSet::from(["a2"]));
+    assert_eq!(results.len(), 2);
+    for result in results.values() {
+        assert_eq!(result["outcome"], "done", "{result}");
+    }
+    // The agent that was stopped takes part again.
+    let output = cluster
+        .client()
+        .args(["exec", "--json", "--on", "a1", "--", "true"])
+        .output()
+        .expect("the client starts");
+    assert!(output.status.success(), "{output:?}");
 }
 
 #[test]

@@ -188,6 +188,29 @@ fn an_agent_that_was_stopped_starts_nothing_from_its_mail() {
     assert_eq!(summary.delivered, 400);
 }
 
+/// Tasks that run on while their agent is stopped, until long after its lease.
+fn stopped_past_its_lease() -> World {
+    World::new(14)
+        .hosts(2)
+        .slots(2)
+        .submit(20)
+        .lasting(Lengths::Between(
+            Duration::from_secs(30),
+            Duration::from_secs(60),
+        ))
+        .at(Duration::from_secs(5))
+        .pause(host(0), Duration::from_secs(120))
+}
+
+#[test]
+fn g1_what_a_stopped_agent_runs_is_ended_before_it_runs_elsewhere() {
+    for world in [stopped_past_its_lease(), stopped_past_its_lease().native()] {
+        let summary = world.run();
+        assert_eq!(summary.delivered, 20);
+        assert!(summary.begun > 20, "what it ran has run elsewhere");
+    }
+}
+
 #[test]
 fn sessions_that_break_lose_nothing() {
     let mut world = World::new(9)
@@ -333,6 +356,13 @@ fn slots_given_away_before_they_are_confirmed_free_are_found() {
 #[test]
 fn an_agent_that_ignores_its_lease_is_found() {
     finds(Bug::Agent(agent::PlantedBug::LeaseIgnored), "G");
+}
+
+#[test]
+fn keepers_that_do_not_know_of_the_lease_are_found() {
+    let bug = Bug::Agent(agent::PlantedBug::FenceUntold);
+    let failure = stopped_past_its_lease().planted(bug).try_run().unwrap_err();
+    assert!(failure.what.starts_with("G5"), "{failure}");
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub struct Options {
 pub enum PlantedBug {
     /// The lease ends and nothing is killed.
     LeaseIgnored,
+    /// Keepers are not told of the lease.
+    FenceUntold,
     /// Attempts are given back to the coordinator and run all the same.
     RetractIgnored,
     /// A `Cancel` that comes before its `Grant` is forgotten.
@@ -51,6 +53,8 @@ pub struct AgentCore {
     pub(crate) wanting: BTreeSet<PoolId>,
     pub(crate) link: Link,
     pub(crate) lease: Lease,
+    /// When keepers fence by themselves, as they were told last.
+    pub(crate) fence: Option<Timestamp>,
     pub(crate) wall: WallClock,
     /// When to look at the timers next; worked out when all actions are taken.
     pub(crate) alarm: Option<Timestamp>,
@@ -84,6 +88,7 @@ impl AgentCore {
             wanting: BTreeSet::new(),
             link: Link::Down,
             lease: Lease::default(),
+            fence: None,
             wall: WallClock::default(),
             alarm: None,
             out: VecDeque::new(),
@@ -121,6 +126,7 @@ impl AgentCore {
                 generation,
                 end,
             } => self.on_worker_ended(slot, generation, &end),
+            Event::WorkerFenced { slot, generation } => self.on_worker_fenced(slot, generation),
             Event::TaskPid {
                 slot,
                 generation,
@@ -190,6 +196,7 @@ impl AgentCore {
 
     /// Works out what follows from the events since the last time.
     fn settle(&mut self) {
+        self.tell_fence();
         self.register_if_possible();
         while let Some(pool) = self.dirty.pop_first() {
             self.dispatch(pool);

@@ -66,11 +66,13 @@ impl AgentCore {
 
     /// Starts the workers that the pool lacks. Where the host has no empty slot, idle workers of others make room.
     fn recruit(&mut self, id: PoolId) {
+        let fenced = self.keepers_fence();
         let Some(pool) = self.pools.get_mut(&id) else {
             return;
         };
         self.wanting.remove(&id);
-        let ready = pool.program == Program::Here
+        let ready = !fenced
+            && pool.program == Program::Here
             && pool.starts.not_before.is_none_or(|time| time <= self.now);
         let mut lacking = usize::from(pool.crew_wanted).saturating_sub(pool.crew.len());
         let command = pool.is_command();

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use fleetpool_proto::{
-    AttemptId, Outcome, PoolId, SlotNo, SpecId,
+    AttemptId, Outcome, PoolId, SlotNo, SpecId, Timestamp,
     message::{FromAgent, Registration, ToAgent},
 };
 
@@ -48,6 +48,14 @@ pub enum Event {
         generation: u64,
         /// How it ended. What the worker had finished before was told in `TaskEnded` events before this one.
         end: WorkerEnd,
+    },
+    /// The time of [`Action::FenceAt`] came before another, and the slot's keeper has begun to end the worker and every
+    /// process under it. `WorkerEnded` follows.
+    WorkerFenced {
+        /// Its slot.
+        slot: SlotNo,
+        /// Which worker of that slot.
+        generation: u64,
     },
     /// The process of a running task is known (`command` runtime: a process a task).
     TaskPid {
@@ -129,6 +137,12 @@ pub struct WorkerEnd {
 pub enum Action {
     /// Tell the coordinator; dropped when there is no session.
     Send(FromAgent),
+    /// Let the keepers of pools whose attempts may run again end everything by themselves at this time, unless they are
+    /// given another before: so that it ends even while this process is stopped. `None`: at no time.
+    FenceAt {
+        /// When.
+        time: Option<Timestamp>,
+    },
     /// Start a worker for a pool on an empty slot. Answered by `WorkerReady`, `WorkerUnfit` or `WorkerEnded`.
     StartWorker {
         /// The slot.
@@ -226,6 +240,7 @@ impl Event {
             Self::WorkerReady { .. } => "worker_ready",
             Self::WorkerUnfit { .. } => "worker_unfit",
             Self::WorkerEnded { .. } => "worker_ended",
+            Self::WorkerFenced { .. } => "worker_fenced",
             Self::TaskPid { .. } => "task_pid",
             Self::TaskEnded { .. } => "task_ended",
             Self::GivenBack { .. } => "given_back",
@@ -241,6 +256,7 @@ impl Action {
     pub fn name(&self) -> &'static str {
         match self {
             Self::Send(message) => fleetpool_proto::Message::name(message),
+            Self::FenceAt { .. } => "fence_at",
             Self::StartWorker { .. } => "start_worker",
             Self::Run { .. } => "run",
             Self::GiveBack { .. } => "give_back",

@@ -4,11 +4,14 @@
 //! coordinator can take it for ended. When it ends, attempts that may run again are killed and never mentioned
 //! again: the coordinator grants them anew. Attempts that may not run twice run on and are reported when the
 //! link is back.
+//!
+//! This process may itself be stopped when the lease ends. So keepers are told the time ahead, and end by themselves
+//! what is still there when it has come ([`Action::FenceAt`]).
 
 use std::{collections::VecDeque, time::Duration};
 
 use fleetpool_proto::{
-    PoolId, Timestamp,
+    PoolId, SlotNo, Timestamp,
     message::{FromAgent, HeldRow, HeldState, Registration},
 };
 
@@ -18,7 +21,7 @@ use crate::{
     event::Action,
     pools::Pool,
     slots::{Fate, Handed, Phase, Slot, Worker},
-    timers::FENCE_GRACE_MS_MAX,
+    timers::{FENCE_GRACE_MAX, FENCE_GRACE_MS_MAX},
 };
 
 /// Renewals on their way that are remembered: far more than fit into a lease.
@@ -198,9 +201,12 @@ impl AgentCore {
     /// Fences the host off when its lease is over: from here on nothing starts, and what the coordinator will
     /// grant elsewhere dies.
     pub(crate) fn end_lease_if_over(&mut self) {
-        if self.lease.end.is_none_or(|end| self.now < end) {
-            return;
+        if self.lease.end.is_some_and(|end| self.now >= end) {
+            self.end_lease();
         }
+    }
+
+    fn end_lease(&mut self) {
         #[cfg(feature = "planted-bugs")]
         if self.options.planted == Some(crate::PlantedBug::LeaseIgnored) {
             self.lease.end = Some(Timestamp(u64::MAX));
@@ -229,6 +235,44 @@ impl AgentCore {
             self.out.push_back(Action::DropLink {
                 reason: "the lease ran out before it was renewed".to_owned(),
             });
+        }
+    }
+
+    /// Keepers act when the grace that this agent would give is over, and until nothing is left that they may have to
+    /// end. It comes before the tasks that a lease lets begin.
+    pub(crate) fn tell_fence(&mut self) {
+        let time = match self.lease.end {
+            Some(end) => Some(end + FENCE_GRACE_MAX),
+            None => self.fence.filter(|_| self.fencing()),
+        };
+        if time == self.fence {
+            return;
+        }
+        #[cfg(feature = "planted-bugs")]
+        if self.options.planted == Some(crate::PlantedBug::FenceUntold) {
+            return;
+        }
+        self.fence = time;
+        self.out.push_back(Action::FenceAt { time });
+        if time.is_none() {
+            self.dirty.extend(self.pools.keys());
+        }
+    }
+
+    /// Whether keepers may be ending what they have: a new one would do so at once.
+    pub(crate) fn keepers_fence(&self) -> bool {
+        self.fence.is_some_and(|time| time <= self.now)
+    }
+
+    /// A keeper has found that its time has come. If this core believes otherwise, then because it was stopped before
+    /// it could tell of the lease's renewal: the lease is over all the same.
+    pub(crate) fn on_worker_fenced(&mut self, slot: SlotNo, generation: u64) {
+        let Some(worker) = self.worker(slot, generation) else {
+            return;
+        };
+        worker.phase = Phase::Killed;
+        if self.lease.end.is_some() {
+            self.end_lease();
         }
     }
 

@@ -23,6 +23,8 @@ const TOLD_ALONG_AFTER: Duration = Duration::from_millis(10);
 pub(crate) const KILL_WAITS_FOR_GIVE_BACK: Duration = Duration::from_millis(100);
 /// Longest time between TERM and KILL when the lease has ended, in milliseconds: half of the coordinator's margin.
 pub(crate) const FENCE_GRACE_MS_MAX: u32 = 1000;
+/// The same, as a duration.
+pub(crate) const FENCE_GRACE_MAX: Duration = Duration::from_millis(FENCE_GRACE_MS_MAX as u64);
 /// Pause before another worker is started after one has failed; doubles with each failure in a row.
 pub(crate) const START_PAUSE: Duration = Duration::from_millis(10);
 /// Longest such pause.

@@ -69,6 +69,8 @@ pub(crate) struct Place {
     pub(crate) env: Vec<(String, Option<String>)>,
     /// The pool's folder.
     pub(crate) cwd: Option<String>,
+    /// The first descriptor that came with the keeper's own is its fence.
+    pub(crate) fenced: bool,
 }
 
 /// What a keeper tells its agent.
@@ -79,6 +81,8 @@ pub(crate) enum FromKeeper {
         /// Its process.
         pid: u32,
     },
+    /// The lease was over, by the fence: it ends whatever runs, and itself.
+    Fenced,
     /// A command began a while ago and still runs.
     Running {
         /// Which.
@@ -180,6 +184,7 @@ impl Message for FromKeeper {
     fn name(&self) -> &'static str {
         match self {
             Self::Ready { .. } => "ready",
+            Self::Fenced => "fenced",
             Self::Running { .. } => "running",
             Self::Printed { .. } => "printed",
             Self::Ended { .. } => "ended",

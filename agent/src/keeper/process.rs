@@ -48,7 +48,7 @@ const WORKER_FD: i32 = 3;
 const FLOOD_BYTES: usize = READ_BYTES / 4;
 
 /// Is a keeper until its agent lets it end or goes away; the status to exit with. The first descriptor is its
-/// socket, the others a worker's socket, stdout and stderr.
+/// socket, the others its fence, if it has one, and a worker's socket, stdout and stderr.
 pub(crate) fn run(mut descriptors: Vec<OwnedFd>) -> i32 {
     let socket = descriptors.remove(0);
     let served = Keeper::new(socket, descriptors).and_then(Keeper::serve);
@@ -61,7 +61,9 @@ pub(crate) fn run(mut descriptors: Vec<OwnedFd>) -> i32 {
 struct Keeper {
     channel: Channel,
     children: SignalFd,
-    /// A worker's descriptors until it is started.
+    /// Readable when the agent's lease is over, and with it all that runs here. The agent itself may be stopped then.
+    fence: Option<OwnedFd>,
+    /// A worker's descriptors until it is started, behind the fence until that is known.
     descriptors: Vec<OwnedFd>,
     place: Place,
     launcher: Launcher,
@@ -98,6 +100,7 @@ enum Ending {
 
 /// What woke the keeper.
 struct Awake {
+    fence: bool,
     channel: bool,
     children: bool,
     pipes: [bool; 2],
@@ -113,6 +116,7 @@ impl Keeper {
         Ok(Self {
             channel,
             children: child_signals()?,
+            fence: None,
             descriptors,
             place: Place::default(),
             launcher: Launcher::new(String::new())?,
@@ -137,6 +141,9 @@ impl Keeper {
                 });
             }
             let awake = self.wait()?;
+            if awake.fence {
+                self.fence_off();
+            }
             if awake.channel {
                 self.hear()?;
             }
@@ -177,6 +184,12 @@ impl Keeper {
         if self.channel.is_ended() {
             fds.pop();
         }
+        let at_fence = fds.len();
+        fds.extend(
+            self.fence
+                .iter()
+                .map(|fence| PollFd::new(fence.as_fd(), PollFlags::POLLIN)),
+        );
         let first_pipe = fds.len();
         if let Job::Task(task) = &self.job
             && task.read_at <= now
@@ -195,7 +208,8 @@ impl Keeper {
         let ready = |index: usize| fds.get(index).is_some_and(is_ready);
         Ok(Awake {
             children: ready(0),
-            channel: first_pipe == 2 && ready(1),
+            channel: at_fence == 2 && ready(1),
+            fence: first_pipe > at_fence && ready(at_fence),
             pipes: [ready(first_pipe), ready(first_pipe + 1)],
         })
     }
@@ -219,6 +233,13 @@ impl Keeper {
         }
     }
 
+    /// The lease is over. There is no grace left: it was in the time that the fence was set to.
+    fn fence_off(&mut self) {
+        self.fence = None;
+        self.channel.put(FromKeeper::Fenced);
+        self.end(Duration::ZERO);
+    }
+
     /// Takes in what the agent says.
     fn hear(&mut self) -> io::Result<()> {
         self.channel.fill();
@@ -235,8 +256,13 @@ impl Keeper {
         match message {
             ToKeeper::Place(place) => {
                 self.launcher = Launcher::new(place.host.clone())?;
+                if place.fenced && !self.descriptors.is_empty() {
+                    self.fence = Some(self.descriptors.remove(0));
+                }
                 self.place = place;
             }
+            // Given before it was known that the fence had ended this keeper.
+            ToKeeper::Work { .. } | ToKeeper::Run { .. } if self.ending == Ending::Now => {}
             ToKeeper::Work { program } => self.start_worker(program),
             ToKeeper::Define { spec, body } => {
                 self.recipes.insert(spec, Recipe::new(&self.place, &body));

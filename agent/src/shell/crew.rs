@@ -23,10 +23,16 @@ impl Shell {
         let Some(options) = self.core.pool_options(pool) else {
             return;
         };
+        let rerunnable = options.retries.host_lost > 0;
+        let fence = self.fence.clone().filter(|_| rerunnable);
         let start = Start {
             slot,
             generation,
-            place: self.place(slot, pool, options),
+            place: Place {
+                fenced: fence.is_some(),
+                ..self.place(slot, pool, options)
+            },
+            fence,
             native: native(options, &self.store),
             room: self.output.room(pool),
         };
@@ -42,6 +48,7 @@ impl Shell {
             threads: (self.facts.cpus / u32::from(self.options.slots.max(1))).max(1),
             env: options.env.clone(),
             cwd: options.cwd.clone(),
+            fenced: false,
         }
     }
 

@@ -14,7 +14,10 @@ use crate::{
 pub(crate) async fn run(start: Start, shared: Shared, orders: mpsc::UnboundedReceiver<Order>) {
     let (slot, generation) = (start.slot, start.generation);
     let mut outlet = Outlet::new(&shared, &start.room);
-    let reason = match super::keeper(&shared, &[]).await.and_then(wire::split) {
+    let reason = match super::keeper(&shared, start.fence.as_ref(), &[])
+        .await
+        .and_then(wire::split)
+    {
         Ok((incoming, outgoing)) => {
             let command = Command {
                 slot,
@@ -165,6 +168,7 @@ impl Command {
                     task,
                 }
             }
+            FromKeeper::Fenced => Event::WorkerFenced { slot, generation },
             FromKeeper::GivenBack { attempts } => Event::GivenBack {
                 slot,
                 generation,

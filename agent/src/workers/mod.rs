@@ -28,7 +28,7 @@ use fleetpool_proto::{
 };
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::{keeper::message::Place, spawner::Spawner};
+use crate::{fence::Fence, keeper::message::Place, spawner::Spawner};
 
 /// What a worker is to do.
 #[derive(Debug)]
@@ -79,6 +79,8 @@ pub(crate) struct Start {
     pub(crate) slot: SlotNo,
     pub(crate) generation: u64,
     pub(crate) place: Place,
+    /// What its keeper ends it by, where it may run again.
+    pub(crate) fence: Option<Fence>,
     /// The program to start, for the `native` runtime.
     pub(crate) native: Option<Native>,
     /// Bytes of output of its pool that may still be held for the coordinator.
@@ -147,10 +149,19 @@ impl Worker {
 /// Pause before a spawner that is behind is asked again.
 const SPAWNER_PAUSE: Duration = Duration::from_millis(1);
 
-/// A keeper that is given these descriptors; the socket to it.
-async fn keeper(shared: &Shared, descriptors: &[RawFd]) -> io::Result<UnixStream> {
+/// A keeper that is given the fence and these descriptors; the socket to it.
+async fn keeper(
+    shared: &Shared,
+    fence: Option<&Fence>,
+    descriptors: &[RawFd],
+) -> io::Result<UnixStream> {
+    let fence = fence.map(Fence::as_raw_fd);
+    let descriptors: Vec<RawFd> = fence
+        .into_iter()
+        .chain(descriptors.iter().copied())
+        .collect();
     loop {
-        match shared.spawner.start_keeper(descriptors) {
+        match shared.spawner.start_keeper(&descriptors) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 tokio::time::sleep(SPAWNER_PAUSE).await;
             }

@@ -93,6 +93,7 @@ impl Worker {
             slot,
             generation,
             place,
+            fence,
             native,
             room,
         } = start;
@@ -104,7 +105,7 @@ impl Worker {
         let (pipes, [stdout, stderr]) = Pipes::new()?;
         let theirs = OwnedFd::from(theirs);
         let descriptors = [&theirs, &stdout, &stderr].map(|fd| fd.as_raw_fd());
-        let keeper = super::keeper(shared, &descriptors).await?;
+        let keeper = super::keeper(shared, fence.as_ref(), &descriptors).await?;
         let (from_keeper, mut to_keeper) = wire::split(keeper)?;
         let (from_worker, mut to_worker) = wire::split(ours)?;
         let pool = PoolId(place.pool);
@@ -295,6 +296,10 @@ impl Worker {
     fn hear_keeper(&mut self) -> Result<(), DecodeError> {
         while let Some(message) = self.from_keeper.take()? {
             match message {
+                FromKeeper::Fenced => self.outlet.event(Event::WorkerFenced {
+                    slot: self.slot,
+                    generation: self.generation,
+                }),
                 FromKeeper::WorkerStarted { pid } => self.pid = pid,
                 FromKeeper::WorkerNotStarted { reason } => self.unfit = Some(reason),
                 FromKeeper::WorkerEnded {

@@ -1,6 +1,8 @@
 //! A coordinator made by hand, for an agent that is real down to its processes.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod door;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -19,13 +21,15 @@ use fleetpool_proto::{
         FromAgent, GrantRow, HeldRow, HeldState, ReportRow, StartedRow, Stream, TaskRow, ToAgent,
     },
     outcome::Loss,
-    pool::{PoolOptions, Spec},
+    pool::{ContentHash, PoolOptions, Spec},
     version::Welcome,
 };
 use tokio::task::JoinHandle;
 
 pub(crate) const POOL: PoolId = PoolId(7);
 pub(crate) const SPEC: SpecId = SpecId(1);
+/// What the probe is called as a worker's program.
+pub(crate) const PROBE: ContentHash = ContentHash([7; 32]);
 /// How long anything may take before a test has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -39,7 +43,7 @@ pub(crate) struct Boss {
     pub(crate) started: BTreeMap<u64, StartedRow>,
     pub(crate) retracted: Vec<u64>,
     pub(crate) unfit: Option<String>,
-    pub(crate) wanted: Vec<fleetpool_proto::pool::ContentHash>,
+    pub(crate) wanted: Vec<ContentHash>,
     pub(crate) held: Option<Vec<HeldRow>>,
     allotments: u64,
     opened: Option<PoolOptions>,

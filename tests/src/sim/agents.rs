@@ -31,6 +31,8 @@ pub(super) struct Host {
     /// Its agent is stopped; what comes for it waits here.
     pub(super) paused: bool,
     mail: VecDeque<Mail>,
+    /// When its keepers end what may run again, by its own clock.
+    fence: Option<Timestamp>,
     pub(super) session: Option<SessionNo>,
     /// The newest session, which the agent may not know yet.
     pub(super) newest: Option<SessionNo>,
@@ -67,6 +69,7 @@ impl Host {
             life: 0,
             paused: false,
             mail: VecDeque::new(),
+            fence: None,
             session: None,
             newest: None,
             workers: BTreeMap::new(),
@@ -95,6 +98,7 @@ impl Host {
         self.core = None;
         self.life += 1;
         self.paused = false;
+        self.fence = None;
         self.mail.clear();
         self.session = None;
     }
@@ -220,6 +224,24 @@ impl Engine {
         self.tell_agent(number, Event::Tick);
     }
 
+    /// The kernel's timer, which keepers wait for whether their agent is stopped or not.
+    pub(super) fn fence(&mut self, number: usize) {
+        let host = &self.hosts[number];
+        if host.fence.is_some_and(|time| host.when(time) <= self.now) {
+            self.hosts[number].fence = None;
+            self.keepers_fence(number);
+        }
+    }
+
+    fn set_fence(&mut self, number: usize, time: Option<Timestamp>) {
+        let host = &mut self.hosts[number];
+        host.fence = time;
+        if let Some(time) = time {
+            let at = host.when(time);
+            self.at(at, What::Fence(number));
+        }
+    }
+
     pub(super) fn agent_timer(&mut self, number: usize) {
         let host = &mut self.hosts[number];
         host.timer = None;
@@ -256,6 +278,7 @@ impl Engine {
                 let (parcel, has_body) = encode(message);
                 self.send_up(number, parcel, has_body);
             }
+            Action::FenceAt { time } => self.set_fence(number, time),
             Action::StartWorker {
                 slot,
                 generation,

@@ -58,7 +58,8 @@ pub(super) enum What {
     Fault(Fault),
     /// What a fault did is over.
     Healed(Fault),
-    Excuse(usize, bool),
+    /// A host's keepers look whether their time has come.
+    Fence(usize),
     Look,
 }
 
@@ -289,7 +290,7 @@ impl Engine {
             What::Client(client, deed) => self.client_does(client, deed),
             What::Fault(fault) => self.strike(fault),
             What::Healed(fault) => self.heal(fault),
-            What::Excuse(host, on) => self.excuse(host, on),
+            What::Fence(host) => self.fence(host),
             What::Look => {
                 let broken = self.truth.look_for_idleness(self.now);
                 self.check(broken);

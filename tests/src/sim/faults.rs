@@ -16,10 +16,6 @@ use super::{
 const IDLE_US: std::ops::Range<u64> = 9_000_000..12_000_000;
 /// How long one side of a broken session may not notice, in microseconds.
 const UNNOTICED_US: u64 = 10_000_000;
-/// After this time a stopped agent's lease may be over; it is renewed every third of it.
-const EXCUSED_AFTER: Duration = Duration::from_secs(15);
-/// What a resumed agent needs to kill what it should have killed: detection, TERM, grace, KILL.
-const EXCUSED_FOR: Duration = Duration::from_secs(3);
 
 impl Fault {
     /// How long the world is not itself.
@@ -198,21 +194,9 @@ impl Engine {
 
     fn pause(&mut self, host: usize, lasts: Duration) {
         self.hosts[host].paused = true;
-        if lasts >= EXCUSED_AFTER {
-            self.after(us(EXCUSED_AFTER), What::Excuse(host, true));
-            self.after(us(lasts + EXCUSED_FOR), What::Excuse(host, false));
-        }
         let session = self.hosts[host].newest;
         if let Some(session) = session.filter(|_| us(lasts) >= IDLE_US.start) {
             self.end_session(session, Some(IDLE_US), Some(IDLE_US), false);
-        }
-    }
-
-    pub(super) fn excuse(&mut self, host: usize, on: bool) {
-        if on {
-            self.truth.excuse(host);
-        } else {
-            self.truth.excuse_no_more(host);
         }
     }
 

@@ -3,7 +3,7 @@
 //! Nothing here is told to the cores, and nothing the cores say is believed: only workers that begin and end, and
 //! outcomes that reach a client, count.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use fleetpool_proto::{Attempt, AttemptId, Outcome, PoolId, SlotNo, message::ResultRow};
@@ -17,8 +17,8 @@ pub(super) type Broken = Result<(), String>;
 pub(super) struct Truth {
     pools: BTreeMap<PoolId, PoolTruth>,
     hosts: Vec<HostTruth>,
-    /// What runs, and whether it counts: on a host whose agent is stopped for too long it does not.
-    running: BTreeMap<(usize, AttemptId), bool>,
+    /// What runs, and where.
+    running: BTreeSet<(usize, AttemptId)>,
     slots: u64,
     /// Longest that a free slot and a waiting task may be apart, in microseconds; `None`: the world is not quiet.
     apart_us_max: Option<u64>,
@@ -31,7 +31,6 @@ pub(super) struct Truth {
 struct HostTruth {
     slots: Vec<SlotTruth>,
     running: usize,
-    excused: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +62,7 @@ struct PoolSum {
 struct TaskTruth {
     begun: u32,
     last: Attempt,
-    /// Attempts that run and count.
+    /// Attempts that run.
     running: u32,
     /// The attempt that ended by itself.
     finished: Option<Attempt>,
@@ -81,7 +80,6 @@ impl Truth {
                 usize::from(slots)
             ],
             running: 0,
-            excused: false,
         };
         let pool = |plan: &PoolPlan| PoolTruth {
             tasks: vec![TaskTruth::default(); usize::try_from(plan.tasks).unwrap_or_default()],
@@ -101,7 +99,7 @@ impl Truth {
                 .zip(world.pools.iter().map(pool))
                 .collect(),
             hosts: world.hosts.iter().map(|plan| host(plan.slots)).collect(),
-            running: BTreeMap::new(),
+            running: BTreeSet::new(),
             slots: world.hosts.iter().map(|plan| u64::from(plan.slots)).sum(),
             // Round trips to notice and to act, a program to be fetched and a worker to be started on the way.
             apart_us_max: world.quiet.then_some(8 * world.delay_us.1 + 300_000),
@@ -125,8 +123,7 @@ impl Truth {
         if let Some(slot) = place.slots.get_mut(usize::from(slot.0)) {
             slot.idle_since = None;
         }
-        let counts = !place.excused;
-        self.running.insert((host, id), counts);
+        self.running.insert((host, id));
         let Some((pool, task)) = find(&mut self.pools, id) else {
             return Err(format!(
                 "{id} begins on host {host}, and nobody has submitted it"
@@ -148,11 +145,9 @@ impl Truth {
             ));
         }
         task.last = id.attempt;
-        if counts {
-            task.running += 1;
-            pool.running += 1;
-        }
-        if counts && task.running > 1 {
+        task.running += 1;
+        pool.running += 1;
+        if task.running > 1 {
             return Err(format!(
                 "G5: {id} begins on host {host} while another attempt runs"
             ));
@@ -165,7 +160,7 @@ impl Truth {
                 task.begun
             ));
         }
-        if counts && pool.running > pool.limit {
+        if pool.running > pool.limit {
             return Err(format!(
                 "G1: {} tasks run of a pool of {} slots: {id} on host {host} is one too many",
                 pool.running, pool.limit
@@ -184,41 +179,22 @@ impl Truth {
         id: AttemptId,
         by_itself: bool,
     ) {
-        let Some(counts) = self.running.remove(&(host, id)) else {
+        if !self.running.remove(&(host, id)) {
             return;
-        };
+        }
         let place = &mut self.hosts[host];
         place.running -= 1;
         if let Some(slot) = place.slots.get_mut(usize::from(slot.0)) {
             slot.idle_since = Some(now);
         }
         if let Some((pool, task)) = find(&mut self.pools, id) {
-            task.running -= u32::from(counts);
-            pool.running -= u64::from(counts);
+            task.running -= 1;
+            pool.running -= 1;
             if by_itself {
                 task.finished = Some(id.attempt);
             }
             pool.note_hunger(now, self.slots);
         }
-    }
-
-    /// The host's agent is stopped for so long that its lease may be over: what runs there cannot be held against
-    /// anybody.
-    pub(super) fn excuse(&mut self, host: usize) {
-        self.hosts[host].excused = true;
-        for ((place, id), counts) in &mut self.running {
-            if *place == host
-                && std::mem::replace(counts, false)
-                && let Some((pool, task)) = find(&mut self.pools, *id)
-            {
-                pool.running -= 1;
-                task.running -= 1;
-            }
-        }
-    }
-
-    pub(super) fn excuse_no_more(&mut self, host: usize) {
-        self.hosts[host].excused = false;
     }
 
     /// Tasks have come to the coordinator.
@@ -323,7 +299,7 @@ impl Truth {
 
     /// All is over: what must have been delivered has been, and nothing runs.
     pub(super) fn look_at_the_end(&self) -> Broken {
-        if let Some(((host, id), _)) = self.running.first_key_value() {
+        if let Some((host, id)) = self.running.first() {
             return Err(format!("G6: {id} still runs on host {host}"));
         }
         for (id, pool) in &self.pools {

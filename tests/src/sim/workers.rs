@@ -25,6 +25,8 @@ const START_US_MAX: u64 = 30_000;
 const LENGTH_US_MAX: u64 = 60_000_000;
 /// One in this many processes ignores TERM and is only ended by KILL.
 const STUBBORN_ONE_IN: u64 = 4;
+/// Longest time that a keeper takes to end all that is below it, in microseconds.
+const FENCED_US_MAX: u64 = 50_000;
 
 /// A worker process, or the keeper of a command slot.
 #[derive(Debug)]
@@ -33,6 +35,8 @@ pub(super) struct Worker {
     pub(super) id: u64,
     generation: u64,
     command: bool,
+    /// Its keeper ends it when the lease is over.
+    fenced: bool,
     ready: bool,
     /// It begins nothing more.
     pub(super) dying: bool,
@@ -103,16 +107,19 @@ impl Engine {
             .core
             .as_ref()
             .and_then(|core| core.pool_options(pool));
-        let Some(command) = options.map(|options| options.runtime == Runtime::Command) else {
+        let Some(options) = options else {
             return self.check(Err(format!(
                 "host {host} starts a worker of {pool}, which it does not know"
             )));
         };
+        let command = options.runtime == Runtime::Command;
+        let fenced = options.retries.host_lost > 0;
         let id = self.chance.next();
         let worker = Worker {
             id,
             generation,
             command,
+            fenced,
             ready: false,
             dying: false,
             todo: VecDeque::new(),
@@ -220,7 +227,7 @@ impl Engine {
             Order::Kill(grace_ms) => {
                 let (wait, stubborn) = self.dies_after(grace_ms);
                 if let Some(worker) = self.hosts[host].workers.get_mut(&slot) {
-                    worker.dying = !stubborn;
+                    worker.dying |= !stubborn;
                 }
                 self.after(wait, What::Worker(host, id, ToWorker::Gone(slot)));
             }
@@ -324,6 +331,23 @@ impl Engine {
             },
         );
         self.begin_next(host, slot);
+    }
+
+    /// Keepers kill what may run again, and say so first.
+    pub(super) fn keepers_fence(&mut self, host: usize) {
+        let workers = self.hosts[host].workers.iter_mut();
+        let fenced: Vec<_> = workers
+            .filter(|(_, worker)| worker.fenced)
+            .map(|(slot, worker)| {
+                worker.dying = true;
+                (*slot, worker.id, worker.generation)
+            })
+            .collect();
+        for (slot, id, generation) in fenced {
+            self.say(host, slot, Event::WorkerFenced { slot, generation });
+            let wait = self.chance.within(0..FENCED_US_MAX);
+            self.after(wait, What::Worker(host, id, ToWorker::Gone(slot)));
+        }
     }
 
     /// The process and all below it are gone.

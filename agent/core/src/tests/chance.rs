@@ -160,20 +160,22 @@ impl World {
                 tasks,
             } => self.run(slot.0, generation, tasks),
             Action::GiveBack { slot, count, .. } => {
-                let worker = self.workers.get_mut(&slot.0).expect("a worker to ask");
-                assert!(worker.ready && !worker.killed && worker.asked.is_none());
-                worker.asked = Some(count);
+                // It may have ended by the very event before which the lease was found over.
+                if let Some(worker) = self.workers.get_mut(&slot.0) {
+                    assert!(worker.ready && !worker.killed && worker.asked.is_none());
+                    worker.asked = Some(count);
+                }
             }
             Action::KillTask { slot, attempt, .. } => {
-                let worker = self.workers.get_mut(&slot.0).expect("a worker to kill in");
-                assert_eq!(worker.pool, PoolId(1), "a command");
-                worker.kill_task = Some(attempt);
+                if let Some(worker) = self.workers.get_mut(&slot.0) {
+                    assert_eq!(worker.pool, PoolId(1), "a command");
+                    worker.kill_task = Some(attempt);
+                }
             }
             Action::KillWorker { slot, .. } => {
-                self.workers
-                    .get_mut(&slot.0)
-                    .expect("a worker to kill")
-                    .killed = true;
+                if let Some(worker) = self.workers.get_mut(&slot.0) {
+                    worker.killed = true;
+                }
             }
             Action::StopWorker { slot, .. } => {
                 let worker = self.workers.get_mut(&slot.0).expect("a worker to stop");
@@ -186,7 +188,7 @@ impl World {
                 self.up = false;
                 self.registered = false;
             }
-            Action::PoolClosed { .. } => {}
+            Action::PoolClosed { .. } | Action::FenceAt { .. } => {}
         }
     }
 

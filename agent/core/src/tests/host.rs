@@ -221,6 +221,14 @@ impl Host {
         })
     }
 
+    pub(super) fn worker_fenced(&mut self, slot: u16) -> Vec<Action> {
+        let generation = self.generation(slot);
+        self.event(Event::WorkerFenced {
+            slot: SlotNo(slot),
+            generation,
+        })
+    }
+
     pub(super) fn cancel(&mut self, indexes: &[u64]) -> Vec<Action> {
         self.say(ToAgent::Cancel {
             pool: POOL,
@@ -329,8 +337,17 @@ pub(super) fn held(actions: &[Action]) -> Option<Vec<(u64, HeldState)>> {
     })
 }
 
-/// The names of actions that are not messages.
+/// When the keepers are told to fence, in milliseconds after the start.
+pub(super) fn fences(actions: &[Action]) -> Vec<Option<u64>> {
+    let of = |action: &Action| match action {
+        Action::FenceAt { time } => Some(time.map(|time| time.0 / 1000 - 1000)),
+        _ => None,
+    };
+    actions.iter().filter_map(of).collect()
+}
+
+/// The names of actions that are neither messages nor about the fence.
 pub(super) fn deeds(actions: &[Action]) -> Vec<&'static str> {
-    let deed = |action: &&Action| !matches!(action, Action::Send(_));
+    let deed = |action: &&Action| !matches!(action, Action::Send(_) | Action::FenceAt { .. });
     actions.iter().filter(deed).map(Action::name).collect()
 }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use fleetpool_proto::{Outcome, message::HeldState, message::ToAgent};
 
-use super::host::{Host, LEASE, POOL, command, deeds, held, native, once, renewals, reports, runs};
+use super::host::{
+    Host, LEASE, POOL, command, deeds, fences, held, native, once, renewals, reports, runs,
+};
 use crate::{Action, Event, WorkerEnd};
 
 #[test]
@@ -50,6 +52,73 @@ fn when_it_ends_what_may_run_again_is_killed_and_forgotten() {
     let actions = host.link_up();
     assert_eq!(held(&actions), Some(vec![]));
     assert_eq!(reports(&actions), []);
+}
+
+#[test]
+fn keepers_know_of_a_lease_before_a_task_begins_under_it() {
+    let mut host = Host::new(1);
+    host.link_up();
+    host.open(POOL, command());
+    host.allot(POOL, 1, 1);
+    host.grant(0..1);
+    host.ready(0);
+    let actions = host.renewed();
+    let lease_and_grace = 1000 * (LEASE.as_secs() + 1);
+    assert_eq!(fences(&actions), [Some(lease_and_grace)]);
+    assert_eq!(runs(&actions), [(0, 0)]);
+    assert_eq!(actions.first().map(Action::name), Some("fence_at"));
+    let renewed = host.live(LEASE / 3);
+    assert_eq!(fences(&renewed), []);
+    let later = lease_and_grace + 1000 * LEASE.as_secs() / 3;
+    let actions = host.say(ToAgent::Renewed { renewal: 2 });
+    assert_eq!(fences(&actions), [Some(later)]);
+}
+
+#[test]
+fn keepers_are_on_guard_until_the_last_of_the_fenced_is_gone() {
+    let mut host = Host::with_idle_workers(2, native());
+    host.grant(2..4);
+    host.event(Event::LinkDown);
+    assert_eq!(fences(&host.live(LEASE)), []);
+    assert_eq!(fences(&host.worker_ended(0, WorkerEnd::default())), []);
+    let actions = host.worker_ended(1, WorkerEnd::default());
+    assert_eq!(fences(&actions), [None]);
+}
+
+#[test]
+fn what_keepers_fenced_while_the_agent_was_stopped_is_never_mentioned() {
+    for options in [command(), native()] {
+        let mut host = Host::with_idle_workers(2, options);
+        host.grant(2..3);
+        // SIGSTOP. What it finds then is told in whatever order; the keeper of the idle worker could not know.
+        host.pass(2 * LEASE);
+        let mut actions = host.worker_fenced(1);
+        actions.extend(host.worker_ended(1, WorkerEnd::default()));
+        assert_eq!(deeds(&actions), [""; 0], "none is started to die at once");
+        host.worker_fenced(0);
+        let event = host.ended(0, 2, Outcome::Failed, 0);
+        actions = host.event(event);
+        actions.extend(host.worker_ended(0, WorkerEnd::default()));
+        assert_eq!(fences(&actions), [None]);
+        host.event(Event::LinkDown);
+        let actions = host.link_up();
+        assert_eq!(held(&actions), Some(vec![]));
+        assert_eq!(reports(&actions), []);
+    }
+}
+
+#[test]
+fn a_renewal_that_keepers_did_not_hear_of_in_time_does_not_count() {
+    let mut host = Host::with_idle_workers(2, command());
+    host.grant(2..4);
+    let actions = host.worker_fenced(0);
+    assert_eq!(
+        deeds(&actions),
+        ["kill_worker", "kill_task", "drop_link"],
+        "its lease is over"
+    );
+    let event = host.ended(0, 2, Outcome::Failed, 0);
+    assert_eq!(reports(&host.event(event)), []);
 }
 
 #[test]
