@@ -32,7 +32,11 @@ fn no_more_tasks_run_than_are_allotted() {
 fn a_smaller_allotment_comes_true_as_the_surplus_ends() {
     let mut host = Host::with_idle_workers(2, command());
     host.grant(2..5);
-    assert_eq!(allotted(&host.allot(POOL, 1, 2)), [(2, 2)], "both still run");
+    assert_eq!(
+        allotted(&host.allot(POOL, 1, 2)),
+        [(2, 2)],
+        "both still run"
+    );
     let actions = host.done(0, 2, 0);
     assert_eq!(allotted(&actions), [(1, 2)]);
     assert_eq!(runs(&actions), [], "the fifth waits for the fourth");
