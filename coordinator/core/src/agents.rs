@@ -201,6 +201,19 @@ impl CoordinatorCore {
                 }
                 core.lose_host(id, Loser::Fenced);
             });
+            self.refuse_bound_to(id);
+        }
+    }
+
+    /// What waits for a lost host alone has nowhere to go: it ends here (G4).
+    fn refuse_bound_to(&mut self, id: HostId) {
+        for pool in self.pools.values_mut() {
+            if pool.queue.len_pinned(id) > 0
+                && let Some(why) = self.hosts.get(&id).and_then(Host::why_out_of_reach)
+            {
+                settle::refuse_pinned(pool, id, &why);
+                self.touched.insert(pool.id);
+            }
         }
     }
 
@@ -238,7 +251,7 @@ impl CoordinatorCore {
                 return;
             };
             for row in rows {
-                if let Some(task) = share.tasks.get_mut(&row.index)
+                if let Some(task) = share.tasks.get_mut(row.index)
                     && task.tries.attempt == row.attempt
                 {
                     task.running = Some((row.slot, row.pid));
@@ -373,10 +386,10 @@ fn reconcile_share(
         return;
     };
     share.forget_session();
-    let mut never_came: Vec<u64> = share.tasks.keys().copied().collect();
+    let mut never_came: Vec<u64> = share.tasks.iter().map(|(index, _)| index).collect();
     let mut stale = Vec::new();
     for row in held.iter().filter(|row| row.pool == pool.id) {
-        match share.tasks.get_mut(&row.index) {
+        match share.tasks.get_mut(row.index) {
             Some(task) if task.tries.attempt == row.attempt => {
                 if row.state != HeldState::Queued && task.running.is_none() {
                     task.running = Some(Default::default());

@@ -125,7 +125,8 @@ impl CoordinatorCore {
         payloads: Vec<Bytes>,
     ) {
         let now = self.now;
-        let Some(pool) = self.owned(client, pool) else {
+        let pool = self.pools.get_mut(&pool);
+        let Some(pool) = pool.filter(|pool| pool.client == client) else {
             return;
         };
         let Some(end) = first.checked_add(payloads.len() as u64) else {
@@ -151,8 +152,17 @@ impl CoordinatorCore {
         }
         for &host in hosts {
             let unfit = pool.shares.get(&host).is_some_and(|share| share.unfit);
-            if unfit && pool.queue.len_pinned(host) > 0 {
-                let why = pool.unfit_reason.clone().unwrap_or_default();
+            let why = if unfit {
+                pool.unfit_reason.clone()
+            } else {
+                match self.hosts.get(&host) {
+                    Some(host) => host.why_out_of_reach(),
+                    None => Some(format!(
+                        "there is no {host}: `fleetpool hosts` lists those there are"
+                    )),
+                }
+            };
+            if let Some(why) = why {
                 settle::refuse_pinned(pool, host, &why);
             }
         }
@@ -195,7 +205,7 @@ impl CoordinatorCore {
         };
         for (&id, share) in &mut pool.shares {
             let mut rows = Vec::new();
-            for (&index, task) in &mut share.tasks {
+            for (index, task) in share.tasks.iter_mut() {
                 if !task.cancelled && which(index) {
                     task.cancelled = true;
                     rows.push(TaskRow {

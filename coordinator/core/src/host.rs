@@ -50,6 +50,16 @@ impl Host {
         self.state == HostState::Up
     }
 
+    /// Why nothing that waits for this host alone should wait any longer.
+    pub(crate) fn why_out_of_reach(&self) -> Option<String> {
+        (self.state == HostState::Lost).then(|| {
+            format!(
+                "host {} is lost: it has not been heard of for longer than its lease",
+                self.facts.name
+            )
+        })
+    }
+
     /// Whether new tasks may be sent to it.
     pub(crate) fn is_open(&self) -> bool {
         self.is_up() && !self.cordoned

@@ -11,6 +11,7 @@ mod credit;
 mod event;
 mod fair;
 mod feed;
+mod held;
 mod host;
 mod options;
 mod outbox;

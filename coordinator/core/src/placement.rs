@@ -484,7 +484,7 @@ pub(crate) fn retell(pool: &mut Pool, id: HostId, host: &mut Host, outbox: &mut 
         .tasks
         .iter()
         .filter(|(_, task)| task.cancelled)
-        .map(|(&index, task)| TaskRow {
+        .map(|(index, task)| TaskRow {
             index,
             attempt: task.tries.attempt,
         })

@@ -17,6 +17,8 @@ pub(crate) struct Tries {
     pub(crate) host_lost: u32,
     pub(crate) worker_lost: u32,
     pub(crate) failed: u32,
+    /// An attempt may have begun on a host that was lost before it said so.
+    pub(crate) may_have_begun: bool,
 }
 
 /// A task that waits.

@@ -42,7 +42,7 @@ pub(crate) fn settle_reports(
     };
     let mut ended = Vec::with_capacity(rows.len());
     for (row, payload) in rows.into_iter().zip(payloads) {
-        let current = share.tasks.get(&row.index);
+        let current = share.tasks.get(row.index);
         if !current.is_some_and(|task| task.tries.attempt == row.attempt || !checks_attempts) {
             continue;
         }
@@ -139,15 +139,20 @@ pub(crate) fn deliver_loss(
 pub(crate) fn refuse_pinned(pool: &mut Pool, id: HostId, why: &str) {
     let loss = Loss::because(why);
     while let Some(task) = pool.queue.pop_pinned(id) {
+        let outcome = if task.tries.may_have_begun {
+            Outcome::HostLost
+        } else {
+            Outcome::NotStarted
+        };
         let bytes = task.payload.len() as u64;
-        deliver_loss(pool, task.index, Outcome::NotStarted, &loss, bytes);
+        deliver_loss(pool, task.index, outcome, &loss, bytes);
     }
 }
 
 /// A host gives back an attempt that it had not started: moved, free of charge.
 pub(crate) fn take_back(pool: &mut Pool, id: HostId, row: &TaskRow, now: Timestamp) {
     let share = pool.shares.get(&id);
-    let current = share.and_then(|share| share.tasks.get(&row.index));
+    let current = share.and_then(|share| share.tasks.get(row.index));
     if current.is_some_and(|task| task.tries.attempt == row.attempt) {
         requeue_unstarted(pool, id, row.index, now);
     }
@@ -209,8 +214,9 @@ pub(crate) fn lose_share(
 
 fn lose_tasks(pool: &mut Pool, id: HostId, host: &Host, share: Share, now: Timestamp) {
     let loss = Loss::because(format!("host {} was lost", host.facts.name));
-    for (index, mut task) in share.tasks {
+    for (index, mut task) in share.tasks.into_iter() {
         pool.granted -= 1;
+        task.tries.may_have_begun = true;
         if task.running.is_some() {
             task.tries.host_lost += 1;
         }

@@ -1,11 +1,14 @@
 //! What a pool has on one host: slots, and tasks that were sent there.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use fleetpool_proto::{HostId, SlotNo, SpecId, Timestamp};
 
-use crate::queue::{Pending, Tries};
+use crate::{
+    held::Held,
+    queue::{Pending, Tries},
+};
 
 /// A pool's part of a host.
 #[derive(Debug, Default)]
@@ -21,7 +24,7 @@ pub(crate) struct Share {
     /// Specifications that the agent's session has been told of.
     pub(crate) specs_sent: BTreeSet<SpecId>,
     /// Tasks granted to the host and not reported yet.
-    pub(crate) tasks: BTreeMap<u64, Granted>,
+    pub(crate) tasks: Held,
     /// Bytes of their arguments.
     pub(crate) bytes: u64,
     /// A `Retract` that has not been answered.
@@ -79,7 +82,7 @@ impl Share {
     }
 
     pub(crate) fn take(&mut self, index: u64) -> Option<Granted> {
-        let task = self.tasks.remove(&index)?;
+        let task = self.tasks.remove(index)?;
         self.bytes -= task.payload.len() as u64;
         Some(task)
     }

@@ -30,7 +30,7 @@ impl CoordinatorCore {
                 .iter()
                 .filter_map(|pool| self.pools.get(pool)?.shares.get(&id))
         };
-        let tasks = || shares().flat_map(|share| share.tasks.values());
+        let tasks = || shares().flat_map(|share| share.tasks.iter().map(|(_, task)| task));
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
         let facts = &host.facts;
         HostView {

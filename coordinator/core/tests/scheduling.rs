@@ -528,6 +528,32 @@ fn an_exec_task_runs_on_its_host_even_when_another_pool_has_all_its_slots() {
 }
 
 #[test]
+fn g4_what_waits_for_a_host_that_is_lost_ends() {
+    let mut world = World::new(2, 1);
+    let lost = HostId(1);
+    world.open(POOL, of_slots(1));
+    world.submit(POOL, 0, 1);
+    let submit = |first: u64| FromClient::Submit {
+        pool: POOL,
+        spec: SpecId(0),
+        first,
+        hosts: vec![lost],
+        payloads: Payloads::from(vec![Bytes::new()]),
+    };
+    world.client(submit(1));
+    world.handle(Event::AgentDisconnected {
+        host: lost,
+        session: 1,
+    });
+    assert!(world.results.is_empty(), "it may be back in time");
+    world.pass(Duration::from_secs(3600 / 2));
+    world.client(submit(2));
+    let ended = |row: &ResultRow| (row.index, row.outcome);
+    let ended: Vec<_> = world.results.iter().map(ended).collect();
+    assert_eq!(ended, [(1, Outcome::NotStarted), (2, Outcome::NotStarted)]);
+}
+
+#[test]
 fn g11_bad_pools_are_refused_with_the_way_out() {
     let mut world = World::new(1, 1);
     let nothing = PoolOptions {

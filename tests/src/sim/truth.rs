@@ -260,7 +260,9 @@ impl Truth {
             Outcome::Unknown => plan.options.retries.host_lost == 0,
             Outcome::HostLost => plan.options.retries.host_lost > 0,
             Outcome::WorkerLost | Outcome::OutOfMemory => task.begun > 0,
-            Outcome::NotStarted => plan.pinned && self.unfit,
+            Outcome::NotStarted => {
+                plan.pinned && task.begun == 0 && (self.unfit || self.apart_us_max.is_none())
+            }
         };
         if !may_be {
             return Err(format!(
