@@ -217,11 +217,10 @@ impl Hand<'_> {
 impl Pool {
     /// Most tasks that `worker` should have in hand.
     fn ahead_of(&self, worker: &Worker) -> usize {
-        if worker.command {
-            return 1;
-        }
         let left = match self.options.tasks_per_worker_max {
             0 => usize::MAX,
+            // A command is a process of its own in any case.
+            _ if worker.command => usize::MAX,
             max => max.saturating_sub(worker.taken) as usize + worker.handed.len(),
         };
         let ahead = if self.retractions.is_empty() {

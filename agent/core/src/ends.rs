@@ -44,7 +44,7 @@ impl Worker {
         wanted: &mut BTreeSet<(u64, Attempt)>,
         now: Timestamp,
         grace_ms: u32,
-    ) -> Option<Action> {
+    ) -> Vec<Action> {
         let mut lowest = None;
         for (at, handed) in self.handed.iter_mut().enumerate() {
             if wanted.remove(&(handed.task.index, handed.task.attempt)) {
@@ -54,9 +54,10 @@ impl Worker {
                 }
             }
         }
-        match lowest? {
-            0 => self.kill_if_fated(now, grace_ms),
-            at => self.give_back(self.handed.len() - at),
+        match lowest {
+            Some(0) => self.kill_if_fated(now, grace_ms),
+            Some(at) => Vec::from_iter(self.give_back(self.handed.len() - at)),
+            None => Vec::new(),
         }
     }
 
@@ -135,12 +136,7 @@ impl AgentCore {
         worker.asked = false;
         let was_busy = worker.is_busy();
         let back = worker.let_back(attempts);
-        let fated = worker
-            .handed
-            .iter()
-            .skip(1)
-            .position(|handed| handed.fate != Fate::Runs);
-        let again = fated.and_then(|at| worker.give_back(worker.handed.len() - 1 - at));
+        let again = worker.give_back_fated();
         let idle = was_busy && !worker.is_busy();
         let Some(pool) = self.pools.get_mut(&id) else {
             return;

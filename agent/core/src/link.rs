@@ -294,23 +294,23 @@ impl AgentCore {
 
 impl Worker {
     /// Everything in hand dies; what is being killed already has less time for it now.
-    fn fence(&mut self, grace_ms: u32) -> Option<Action> {
+    fn fence(&mut self, grace_ms: u32) -> Vec<Action> {
         for handed in &mut self.handed {
             handed.fate = Fate::Fenced;
         }
-        let first = self.handed.front()?;
-        if self.phase == Phase::Ready && self.command {
-            return Some(self.kill_task(first.task.id(self.pool), grace_ms));
+        match self.phase {
+            _ if self.handed.is_empty() => Vec::new(),
+            Phase::Ready if self.command => self.kill_task(grace_ms),
+            _ => vec![self.kill(grace_ms)],
         }
-        Some(self.kill(grace_ms))
     }
 
     /// What has begun goes on, the rest does not begin.
-    fn fence_unbegun(&mut self) -> Option<Action> {
+    fn fence_unbegun(&mut self) -> Vec<Action> {
         for handed in self.handed.iter_mut().skip(1) {
             handed.fate = Fate::Fenced;
         }
-        self.give_back(usize::MAX)
+        Vec::from_iter(self.give_back(usize::MAX))
     }
 }
 

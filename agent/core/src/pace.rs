@@ -1,27 +1,41 @@
 //! How long a pool's tasks take, and so how many a worker is handed at a time.
 //!
 //! Handing several saves a round trip a task, which is all the time that a short task takes. What is handed
-//! can be taken back, but at the price of a round trip: so tasks are handed for [`AHEAD`] at most.
+//! can be taken back, but at the price of a round trip: so tasks are handed for a few milliseconds at most.
 
 use std::time::Duration;
 
 /// Work that a worker is handed ahead. About fifty round trips to a worker, and the most that a task waits behind
 /// tasks of the length that was expected.
 const AHEAD: Duration = Duration::from_millis(2);
+/// The same for commands. The shortest take a millisecond, so this is some five of them: as many as it takes for one
+/// message to bring several, and for a slot to go on while its agent waits for a processor.
+const COMMANDS_AHEAD: Duration = Duration::from_millis(5);
 /// Most tasks handed to a worker, however short they are.
 const HANDED_MAX: u32 = 1024;
 /// How much a task counts in the mean: an eighth.
 const WEIGHT: u64 = 8;
 
 /// A running mean of run times.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(crate) struct Pace {
+    /// Work that a worker is handed.
+    within: Duration,
     mean_ns: u64,
     /// Short tasks seen in a row, as a power of two: trust grows by doubling and is lost at once.
     trust: u32,
 }
 
 impl Pace {
+    /// Of a pool that nothing is known of; whether its tasks are commands.
+    pub(crate) fn new(command: bool) -> Self {
+        Self {
+            within: if command { COMMANDS_AHEAD } else { AHEAD },
+            mean_ns: 0,
+            trust: 0,
+        }
+    }
+
     /// Takes in a task's run time.
     pub(crate) fn observe(&mut self, run_us: u64) {
         let run_ns = run_us.saturating_mul(1000);
@@ -31,20 +45,20 @@ impl Pace {
             let (mean, run) = (self.mean_ns, run_ns);
             mean - mean / WEIGHT + run / WEIGHT
         };
-        let short = run_ns < ns(AHEAD);
+        let short = run_ns < ns(self.within);
         self.trust = if short { self.trust + 1 } else { 1 }.min(HANDED_MAX.ilog2() + 1);
     }
 
     /// Most tasks that a worker of the pool should have in hand.
     pub(crate) fn ahead(&self) -> usize {
         let trusted = 1 << self.trust.saturating_sub(1);
-        let fits = ns(AHEAD) / self.mean_ns.max(1);
+        let fits = ns(self.within) / self.mean_ns.max(1);
         usize::try_from(fits.clamp(1, trusted)).unwrap_or(1)
     }
 
     /// From when on a task holds up those handed behind it.
     pub(crate) fn patience(&self) -> Duration {
-        Duration::from_nanos(self.mean_ns) + AHEAD
+        Duration::from_nanos(self.mean_ns) + self.within
     }
 
     /// How long `tasks` will take.
@@ -62,7 +76,7 @@ mod tests {
     use super::*;
 
     fn after(runs_us: &[u64]) -> usize {
-        let mut pace = Pace::default();
+        let mut pace = Pace::new(false);
         runs_us.iter().for_each(|&run_us| pace.observe(run_us));
         pace.ahead()
     }

@@ -112,9 +112,11 @@ impl Starts {
 
 impl Pool {
     fn new(options: Box<PoolOptions>) -> Self {
-        let program = match options.runtime {
-            Runtime::Command => Program::Here,
-            Runtime::Native { .. } => Program::Awaited,
+        let command = options.runtime == Runtime::Command;
+        let program = if command {
+            Program::Here
+        } else {
+            Program::Awaited
         };
         Self {
             options,
@@ -126,7 +128,7 @@ impl Pool {
             crew: Vec::new(),
             crew_wanted: 0,
             busy: 0,
-            pace: Pace::default(),
+            pace: Pace::new(command),
             program,
             starts: Starts::default(),
             unfit: None,
@@ -208,14 +210,14 @@ impl AgentCore {
                 .iter_mut()
                 .for_each(|task| task.fate = Fate::Closed);
             let grace_ms = pool.options.kill_grace_ms;
-            let action = match worker.phase {
+            let actions = match worker.phase {
                 // Nothing of the pool has begun there, so nothing needs time to end well.
-                Phase::Starting => Some(worker.kill(0)),
+                Phase::Starting => vec![worker.kill(0)],
                 Phase::Ready if worker.is_busy() => worker.kill_if_fated(self.now, grace_ms),
-                Phase::Ready => Some(worker.stop()),
-                Phase::Stopping | Phase::Killed => None,
+                Phase::Ready => vec![worker.stop()],
+                Phase::Stopping | Phase::Killed => Vec::new(),
             };
-            self.out.extend(action);
+            self.out.extend(actions);
         }
         self.forget_if_over(id);
     }

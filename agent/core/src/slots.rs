@@ -165,33 +165,47 @@ impl Worker {
         })
     }
 
+    /// Asks for what is not to begin, which is all from the first such task on.
+    pub(crate) fn give_back_fated(&mut self) -> Option<Action> {
+        let mut behind = self.handed.iter().skip(1);
+        let at = behind.position(|handed| handed.fate != Fate::Runs)?;
+        self.give_back(self.handed.len() - 1 - at)
+    }
+
     /// Ends the running task when its fate is not to run. A worker that would end with it, and has more in hand,
     /// is asked for that first: so nothing can begin that is then killed for another's sake.
-    pub(crate) fn kill_if_fated(&mut self, now: Timestamp, grace_ms: u32) -> Option<Action> {
-        let first = self.handed.front()?;
-        let id = first.task.id(self.pool);
-        match first.fate {
+    pub(crate) fn kill_if_fated(&mut self, now: Timestamp, grace_ms: u32) -> Vec<Action> {
+        let Some(fate) = self.handed.front().map(|first| first.fate) else {
+            return Vec::new();
+        };
+        let action = match fate {
             Fate::Runs => None,
             _ if self.phase != Phase::Ready => None,
-            _ if self.command => (!self.task_killed).then(|| self.kill_task(id, grace_ms)),
+            _ if self.command && self.task_killed => None,
+            _ if self.command => return self.kill_task(grace_ms),
             Fate::Fenced | Fate::Closed => Some(self.kill(grace_ms)),
             Fate::Cancelled | Fate::TimedOut if self.handed.len() == 1 => Some(self.kill(grace_ms)),
             Fate::Cancelled | Fate::TimedOut => {
                 self.kill_by.get_or_insert(now + KILL_WAITS_FOR_GIVE_BACK);
                 self.give_back(self.handed.len())
             }
-        }
+        };
+        action.into_iter().collect()
     }
 
-    /// Ends the running task, and leaves the worker.
-    pub(crate) fn kill_task(&mut self, attempt: AttemptId, grace_ms: u32) -> Action {
-        self.task_killed = true;
-        Action::KillTask {
+    /// Ends the running task, and leaves the worker. First it gives back what is not to begin: the next task begins as
+    /// soon as this one is gone.
+    pub(crate) fn kill_task(&mut self, grace_ms: u32) -> Vec<Action> {
+        let back = self.give_back_fated();
+        let first = self.handed.front();
+        let kill = first.map(|first| Action::KillTask {
             slot: self.slot,
             generation: self.generation,
-            attempt,
+            attempt: first.task.id(self.pool),
             grace_ms,
-        }
+        });
+        self.task_killed = true;
+        back.into_iter().chain(kill).collect()
     }
 
     /// Ends the worker and whatever it runs.

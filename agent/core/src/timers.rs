@@ -110,11 +110,11 @@ impl Earliest {
 }
 
 impl Worker {
-    fn on_alarm(&mut self, pool: &Pool, now: Timestamp) -> Option<Action> {
+    fn on_alarm(&mut self, pool: &Pool, now: Timestamp) -> Vec<Action> {
         let due = |time: Option<Timestamp>| time.is_some_and(|time| time <= now);
         let grace_ms = pool.options.kill_grace_ms;
         if due(self.kill_by) {
-            return Some(self.kill(grace_ms));
+            return vec![self.kill(grace_ms)];
         }
         if due(self.times_out_at(pool))
             && let Some(first) = self.handed.front_mut()
@@ -123,9 +123,9 @@ impl Worker {
             return self.kill_if_fated(now, grace_ms);
         }
         if due(self.held_up_at(pool)) {
-            return self.give_back(usize::MAX);
+            return Vec::from_iter(self.give_back(usize::MAX));
         }
-        None
+        Vec::new()
     }
 
     fn note_alarms(&self, pool: &Pool, next: &mut Earliest) {

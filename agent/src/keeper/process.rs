@@ -285,9 +285,11 @@ impl Keeper {
         Ok(())
     }
 
-    /// Begins the next command when there is none, and reports those that cannot begin.
+    /// Begins the next command when there is none, and reports those that cannot begin. Never before the end of
+    /// the last one is told: should this process die, its agent knows which one ran.
     fn begin(&mut self) {
         while matches!(self.job, Job::None)
+            && self.has_told()
             && let Some(next) = self.waiting.pop_front()
         {
             match self.start_task(&next) {
@@ -298,6 +300,11 @@ impl Keeper {
                 }),
             }
         }
+    }
+
+    fn has_told(&mut self) -> bool {
+        self.channel.flush();
+        !self.channel.is_behind()
     }
 
     fn start_task(&mut self, next: &Waiting) -> Result<Task, String> {

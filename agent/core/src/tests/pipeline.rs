@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
-use fleetpool_proto::{Outcome, message::ToAgent};
+use fleetpool_proto::{Outcome, message::ToAgent, pool::PoolOptions};
 
-use super::host::{Host, POOL, deeds, native, reports, retracted, runs};
-use crate::WorkerEnd;
+use super::host::{Host, LEASE, POOL, command, deeds, native, reports, retracted, runs};
+use crate::{Event, WorkerEnd};
 
 /// A host of one slot that has learned that tasks are short and has handed many; tells the first still in hand
 /// and the one behind the last.
@@ -20,7 +20,11 @@ fn short(host: &mut Host, tasks: u64) -> (u64, u64) {
 }
 
 fn busy_host() -> (Host, u64, u64) {
-    let mut host = Host::with_idle_workers(1, native());
+    busy_host_of(native())
+}
+
+fn busy_host_of(options: PoolOptions) -> (Host, u64, u64) {
+    let mut host = Host::with_idle_workers(1, options);
     // The first tasks of `with_idle_workers` were long: let that be forgotten.
     for index in 1000..1100 {
         host.grant(index..index + 1);
@@ -102,4 +106,35 @@ fn workers_give_back_for_a_retraction() {
     let actions = host.given_back(0, &back);
     assert_eq!(retracted(&actions), [(1, back)]);
     assert_eq!(runs(&actions), [], "nothing is left but what runs");
+}
+
+#[test]
+fn a_command_that_is_killed_makes_room_for_the_next() {
+    let (mut host, first, _) = busy_host_of(command());
+    assert_eq!(deeds(&host.cancel(&[first])), ["kill_task"]);
+}
+
+#[test]
+fn a_command_that_is_killed_makes_no_room_for_what_is_not_to_begin() {
+    let (mut host, first, end) = busy_host_of(command());
+    let all: Vec<u64> = (first..end).collect();
+    assert_eq!(deeds(&host.cancel(&all)), ["give_back", "kill_task"]);
+    let actions = host.given_back(0, &all[1..]);
+    let cancelled = |index: &u64| (*index, Outcome::Cancelled);
+    assert_eq!(
+        reports(&actions),
+        all[1..].iter().map(cancelled).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn no_command_begins_after_the_lease() {
+    let (mut host, first, end) = busy_host_of(command());
+    host.event(Event::LinkDown);
+    host.live(LEASE - Duration::from_millis(1));
+    host.given_back(0, &Vec::from_iter(first + 1..end));
+    let in_hand = runs(&host.done(0, first, 20));
+    assert!(in_hand.len() > 1, "several in hand again: {in_hand:?}");
+    let actions = host.live(Duration::from_millis(1));
+    assert_eq!(deeds(&actions), ["give_back", "kill_task"]);
 }
