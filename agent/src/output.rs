@@ -1,6 +1,9 @@
-//! What tasks printed, on its way to the coordinator: in order, in few frames, and bounded.
+//! What tasks printed, on its way to the coordinator: in order, in few frames, kept until it has come there, and bounded.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+};
 
 use fleetpool_proto::{
     Frame, HostId, Message as _, PoolId,
@@ -9,26 +12,30 @@ use fleetpool_proto::{
 };
 use tokio::sync::Semaphore;
 
-use crate::workers::{Printed, Told, weight};
+use crate::workers::{Printed, Told, weight, weight_of};
 
 /// Bytes of output in one frame, after which another is begun.
 const FRAME_BYTES_MAX: usize = 256 << 10;
 
-/// A frame for the coordinator.
+/// A frame that the coordinator has not acknowledged.
 #[derive(Debug)]
-pub(crate) struct Outbound {
-    pub(crate) frame: Frame,
-    /// The pool whose output it is, where it is output.
-    pub(crate) pool: PoolId,
-    /// The room that its output takes until it is sent; 0: it is no output, and of this session only.
-    pub(crate) room: usize,
+struct Kept {
+    number: u64,
+    frame: Frame,
+    pool: PoolId,
+    /// The room that its output takes until then.
+    room: usize,
 }
 
-/// Output that is not in a frame yet, and the room that each pool's output takes: its workers wait when there is none.
+/// Output that is not in a frame yet, frames that may be lost with the session, and the room that each pool's output
+/// takes: its workers wait when there is none.
 #[derive(Debug, Default)]
 pub(crate) struct Output {
     rooms: BTreeMap<PoolId, Room>,
     printed: Vec<(Printed, usize)>,
+    kept: VecDeque<Kept>,
+    /// The last frame's number.
+    number: u64,
 }
 
 /// Room for the output of a pool.
@@ -85,41 +92,63 @@ impl Output {
         self.rooms.values_mut().for_each(|room| room.hold(false));
     }
 
-    /// The pool is over.
+    /// The pool is over: nobody waits for its output any more.
     pub(crate) fn forget(&mut self, pool: PoolId) {
         self.rooms.remove(&pool);
+        self.kept.retain(|kept| kept.pool != pool);
     }
 
     /// Takes in what a worker told, whose room is taken already.
     pub(crate) fn add(&mut self, told: &mut Told) {
         let mut room = weight(&told.output) as usize;
         for printed in told.output.drain(..) {
-            let part = printed.bytes.len().min(room);
+            let part = weight_of(&printed).min(room);
             room -= part;
             self.printed.push((printed, part));
         }
     }
 
-    /// All of it as frames, in order.
-    pub(crate) fn take_frames(&mut self) -> Vec<Outbound> {
-        let mut frames = Vec::new();
+    /// All of it that is new as frames, in order.
+    pub(crate) fn take_frames(&mut self) -> Vec<Frame> {
+        let mut batches = Vec::new();
         let mut batch = Batch::default();
         for (printed, room) in self.printed.drain(..) {
             if !batch.takes(&printed) {
-                frames.extend(std::mem::take(&mut batch).finish());
+                batches.push(std::mem::take(&mut batch));
             }
             batch.add(printed, room);
         }
-        frames.extend(batch.finish());
-        frames
+        batches.push(batch);
+        batches.retain(|batch| !batch.rows.is_empty());
+        batches.into_iter().map(|batch| self.keep(batch)).collect()
     }
 
-    /// A frame is on its way.
-    pub(crate) fn sent(&mut self, pool: PoolId, bytes: usize) {
-        // Of a pool that is over nobody waits.
-        if let Some(room) = self.rooms.get_mut(&pool) {
-            room.give_back(bytes);
+    /// What a new session is to hear again.
+    pub(crate) fn unacknowledged(&self) -> impl Iterator<Item = Frame> + '_ {
+        self.kept.iter().map(|kept| kept.frame.clone())
+    }
+
+    /// All up to that number has come.
+    pub(crate) fn acknowledged(&mut self, number: u64) {
+        while let Some(kept) = self.kept.pop_front_if(|kept| kept.number <= number) {
+            // Of a pool that is over nobody waits.
+            if let Some(room) = self.rooms.get_mut(&kept.pool) {
+                room.give_back(kept.room);
+            }
         }
+    }
+
+    fn keep(&mut self, batch: Batch) -> Frame {
+        self.number += 1;
+        let (number, pool, room) = (self.number, batch.pool, batch.room);
+        let frame = batch.into_message(number).into_frame();
+        self.kept.push_back(Kept {
+            number,
+            frame: frame.clone(),
+            pool,
+            room,
+        });
+        frame
     }
 }
 
@@ -154,21 +183,13 @@ impl Batch {
         self.payloads.push(printed.bytes);
     }
 
-    fn finish(self) -> Option<Outbound> {
-        if self.rows.is_empty() {
-            return None;
-        }
-        let pool = self.pool;
-        let message = FromAgent::Output {
-            pool,
+    fn into_message(self, number: u64) -> FromAgent {
+        FromAgent::Output {
+            pool: self.pool,
+            number,
             rows: self.rows,
             payloads: self.payloads.into(),
-        };
-        Some(Outbound {
-            frame: message.into_frame(),
-            pool,
-            room: self.room,
-        })
+        }
     }
 }
 
@@ -208,11 +229,30 @@ mod tests {
         ];
         output.add(&mut told(all.to_vec()));
         let frames = output.take_frames();
-        assert_eq!(
-            frames.iter().map(|frame| frame.room).collect::<Vec<_>>(),
-            [7, 5, 6]
-        );
+        let bytes = |frame: &Frame| frame.body.iter().map(bytes::Bytes::len).sum::<usize>();
+        assert_eq!(frames.iter().map(bytes).collect::<Vec<_>>(), [7, 5, 6]);
         assert!(output.take_frames().is_empty());
+    }
+
+    #[test]
+    fn what_is_not_acknowledged_is_said_again_and_keeps_its_room() {
+        let mut output = Output::default();
+        let all = [printed(1, 0, 3), printed(2, 0, 4), printed(1, 1, 5)];
+        for printed in &all {
+            let room = u32::try_from(weight_of(printed)).unwrap();
+            let pool = output.room(printed.attempt.task.pool);
+            pool.try_acquire_many(room).expect("room").forget();
+        }
+        output.add(&mut told(all.to_vec()));
+        let frames = output.take_frames();
+        assert_eq!(Vec::from_iter(output.unacknowledged()), frames);
+        let taken = |output: &mut Output| OUTPUT_HELD_BYTES_MAX - free(output, 1);
+        assert_eq!(taken(&mut output), weight_of(&all[0]) + weight_of(&all[2]));
+        output.acknowledged(2);
+        assert_eq!(Vec::from_iter(output.unacknowledged()), frames[2..]);
+        assert_eq!(taken(&mut output), weight_of(&all[2]));
+        output.forget(PoolId(1));
+        assert_eq!(output.unacknowledged().count(), 0);
     }
 
     fn free(output: &mut Output, pool: u64) -> usize {
@@ -223,14 +263,15 @@ mod tests {
     fn a_pool_that_is_held_gets_no_room_and_the_others_do() {
         let mut output = Output::default();
         assert_eq!(free(&mut output, 1), OUTPUT_HELD_BYTES_MAX);
-        output
-            .room(PoolId(1))
-            .try_acquire_many(10)
-            .expect("room")
-            .forget();
+        let some = printed(1, 0, 10);
+        let room = u32::try_from(weight_of(&some)).unwrap();
+        let pool = output.room(PoolId(1));
+        pool.try_acquire_many(room).expect("room").forget();
+        output.add(&mut told(vec![some]));
+        output.take_frames();
         output.hold(PoolId(1), true);
         output.hold(PoolId(1), true);
-        output.sent(PoolId(1), 10);
+        output.acknowledged(1);
         assert_eq!(free(&mut output, 1), 0);
         assert_eq!(free(&mut output, 2), OUTPUT_HELD_BYTES_MAX);
         output.hold(PoolId(1), false);
@@ -250,10 +291,10 @@ mod tests {
             printed(1, 1, 9),
             printed(1, 2, longest),
         ]));
-        for outbound in output.take_frames() {
+        for frame in output.take_frames() {
             let apart =
                 |segment: &bytes::Bytes| segment.len() >= fleetpool_proto::limits::BULK_BYTES_MIN;
-            assert!(!outbound.frame.body.iter().any(apart));
+            assert!(!frame.body.iter().any(apart));
         }
     }
 }

@@ -17,7 +17,7 @@ use std::{
 use fleetpool_agent_core::{Action, AgentCore, Event};
 use fleetpool_net::{Cause, Closed, ConnectError, Receiver, Session, TrySendError};
 use fleetpool_proto::{
-    Frame, Message as _, PoolId, SlotNo, Timestamp,
+    Frame, Message as _, SlotNo, Timestamp,
     message::{FromAgent, Registration, ToAgent},
     version::Welcome,
 };
@@ -33,7 +33,7 @@ use crate::{
     fence::Fence,
     link::{Dialler, Dialling, Link, Up},
     options::{Error, Options},
-    output::{Outbound, Output},
+    output::Output,
     workers::{Order, Shared, Told, Worker},
 };
 
@@ -83,7 +83,8 @@ struct Shell {
     ended: Option<Closed>,
     dialler: Option<Dialler>,
     dialling: Option<Dialling>,
-    outbox: VecDeque<Outbound>,
+    /// What the session has not taken yet.
+    outbox: VecDeque<Frame>,
     output: Output,
     store: Store,
     checks: JoinSet<Checked>,
@@ -174,8 +175,8 @@ impl Shell {
         tracing::info!(%closed, "the session is over");
         self.link = None;
         self.ended = Some(closed);
-        // What tasks printed is still to be told, to the next session.
-        self.outbox.retain(|outbound| outbound.room > 0);
+        // What is of use to the next session as well is kept by those that said it.
+        self.outbox.clear();
         self.output.release_all();
         self.tell(Event::LinkDown);
     }
@@ -200,7 +201,7 @@ impl Shell {
             told = inbox.recv() => Woken::Told(told),
             frame = receive(receiver) => Woken::Frame(frame),
             dialled = dialled(dialling) => Woken::Dialled(Box::new(dialled)),
-            () = has_room(room, outbox.front()) => Woken::Room,
+            () = sent(room, outbox.front()) => Woken::Room,
             Some(Ok(checked)) = checks.join_next() => Woken::Checked(checked),
             _ = self.spawner_gone.readable() => Woken::SpawnerGone,
             () = sleep_until(timeout) => Woken::Time,
@@ -214,7 +215,7 @@ impl Shell {
             Woken::Frame(Ok(frame)) => self.on_frame(frame),
             Woken::Frame(Err(closed)) => self.link_down(closed),
             Woken::Dialled(dialled) => self.on_dialled(*dialled)?,
-            Woken::Room => self.on_room(),
+            Woken::Room => drop(self.outbox.pop_front()),
             Woken::Checked(checked) => self.on_checked(checked),
             Woken::SpawnerGone => self.restart_spawner()?,
             Woken::Time => self.tell(Event::Tick),
@@ -264,6 +265,10 @@ impl Shell {
                 self.on_content(hash, bytes.unwrap_or_default());
             }
             Ok(ToAgent::Hold { pool, on }) => self.output.hold(pool, on),
+            Ok(message @ ToAgent::Ack { output, .. }) => {
+                self.output.acknowledged(output);
+                self.tell(Event::Message(message));
+            }
             Ok(message) => self.tell(Event::Message(message)),
             Err(error) => {
                 self.drop_link(&format!("the coordinator sent what is no message: {error}"))
@@ -364,18 +369,14 @@ impl Shell {
             return;
         };
         let first = matches!(message, FromAgent::Register(_));
-        let outbound = Outbound {
-            frame: message.into_frame(),
-            pool: PoolId::default(),
-            room: 0,
-        };
+        let frame = message.into_frame();
         if first {
-            // In front of what tasks printed while there was no session.
             up.registered = true;
-            self.outbox.push_front(outbound);
+            self.outbox.push_front(frame);
+            self.outbox.extend(self.output.unacknowledged());
             self.send_output();
         } else {
-            self.outbox.push_back(outbound);
+            self.outbox.push_back(frame);
         }
     }
 
@@ -392,23 +393,13 @@ impl Shell {
         let Some(up) = self.link.as_ref().filter(usable) else {
             return;
         };
-        while let Some(Outbound { frame, pool, room }) = self.outbox.pop_front() {
+        while let Some(frame) = self.outbox.pop_front() {
             match up.sender.try_send(frame) {
-                Ok(()) => self.output.sent(pool, room),
-                Err(TrySendError::Full(frame)) => {
-                    self.outbox.push_front(Outbound { frame, pool, room });
-                    return;
-                }
+                Ok(()) => {}
+                Err(TrySendError::Full(frame)) => return self.outbox.push_front(frame),
                 // Its end is received in its turn; what is lost here is repeated to the next session.
-                Err(TrySendError::Closed(_)) => self.output.sent(pool, room),
+                Err(TrySendError::Closed(_)) => {}
             }
-        }
-    }
-
-    /// The frame at the front has been sent while the shell waited.
-    fn on_room(&mut self) {
-        if let Some(outbound) = self.outbox.pop_front() {
-            self.output.sent(outbound.pool, outbound.room);
         }
     }
 }
@@ -422,10 +413,10 @@ async fn receive(receiver: Option<&mut Receiver>) -> Result<Frame, Closed> {
 }
 
 /// Waits until the session had room for the frame, which is then sent.
-async fn has_room(sender: Option<&fleetpool_net::Sender>, front: Option<&Outbound>) {
+async fn sent(sender: Option<&fleetpool_net::Sender>, front: Option<&Frame>) {
     match (sender, front) {
         // An end of the session is received in its turn.
-        (Some(sender), Some(outbound)) => drop(sender.send(outbound.frame.clone()).await),
+        (Some(sender), Some(frame)) => drop(sender.send(frame.clone()).await),
         _ => pending().await,
     }
 }

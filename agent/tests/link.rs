@@ -52,6 +52,31 @@ async fn a_lost_session_loses_no_task_and_no_report() {
     assert_eq!(boss.stdout(1), "second\n");
 }
 
+#[tokio::test]
+async fn g8_output_on_its_way_when_sessions_break_comes_once_and_in_order() {
+    const LINES: usize = 6000;
+    let mut door = Door::open("127.0.0.1:0", DAY);
+    let mut boss = door.boss(1, PoolOptions::default()).await;
+    let script = format!(
+        "i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); echo line $i; [ $((i % 100)) = 0 ] && sleep 0.01; done; exit 0"
+    );
+    boss.sh(0, &script).await;
+    for part in 1..=5 {
+        // It has come, and its coordinator is gone before it can say so.
+        boss.acknowledges = part % 2 == 0;
+        let lines = |boss: &Boss| boss.stdout(0).lines().count();
+        let some = |boss: &Boss| (lines(boss) > part * LINES / 8).then_some(());
+        boss.until("some lines more", some).await;
+        boss.lose_session();
+        boss.rejoin(door.next().await);
+    }
+    boss.acknowledges = true;
+    assert_eq!(boss.end(0).await.outcome(), Outcome::Done);
+    let expected: String = (1..=LINES).map(|line| format!("line {line}\n")).collect();
+    assert_eq!(boss.stdout(0), expected);
+    assert!(boss.heard_again > 0, "nothing was said again");
+}
+
 /// What a lost lease does to a task of a pool that may lose its host this often.
 async fn after_the_lease(host_lost: u32) -> (bool, Vec<(u64, HeldState)>) {
     let folder = tempfile::tempdir().unwrap();

@@ -5,7 +5,11 @@ mod common;
 use std::time::{Duration, Instant};
 
 use common::Boss;
-use fleetpool_proto::{Outcome, limits::OUTPUT_LINE_BYTES_MAX, message::Stream};
+use fleetpool_proto::{
+    Outcome,
+    limits::{OUTPUT_HELD_BYTES_MAX, OUTPUT_LINE_BYTES_MAX},
+    message::Stream,
+};
 
 #[tokio::test]
 async fn lines_are_never_cut_but_at_the_end() {
@@ -133,4 +137,25 @@ async fn streams_are_told_apart_and_keep_their_order() {
             b"e"
         })
     }));
+}
+
+#[tokio::test]
+async fn g8_what_is_not_acknowledged_is_kept_and_holds_its_task_back() {
+    let mut boss = Boss::new(2).await;
+    boss.acknowledges = false;
+    let bytes = 4 * OUTPUT_HELD_BYTES_MAX;
+    boss.sh(0, &format!("yes | head -c {bytes}")).await;
+    let printed = |boss: &Boss| boss.printed.get(&0).map_or(0, |streams| streams[0].len());
+    boss.until("a good part of it", |boss| {
+        (printed(boss) > OUTPUT_HELD_BYTES_MAX / 2).then_some(())
+    })
+    .await;
+    // Another task is not held back, and comes behind all that there is.
+    assert_eq!(boss.run_sh(1, "true").await.outcome(), Outcome::Done);
+    assert!(printed(&boss) <= OUTPUT_HELD_BYTES_MAX);
+    assert!(!boss.ends.contains_key(&0));
+    boss.acknowledges = true;
+    boss.acknowledge().await;
+    assert_eq!(boss.end(0).await.outcome(), Outcome::Done);
+    assert_eq!(printed(&boss), bytes);
 }

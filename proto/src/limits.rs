@@ -52,7 +52,8 @@ pub const POOL_WINDOW_BYTES: u64 = 32 << 20;
 /// Longest line of output kept together; a longer one is cut into pieces of this size, in bytes. Output stays below
 /// bulk, so that it is never overtaken by the report of the task that printed it.
 pub const OUTPUT_LINE_BYTES_MAX: usize = BULK_BYTES_MIN - 1;
-/// Output bytes that an agent holds for its coordinator before it stops reading from its tasks (which slows them down).
+/// Bytes of a pool's output that an agent holds until its coordinator has acknowledged them, before it stops reading from
+/// the pool's tasks (which slows them down).
 pub const OUTPUT_HELD_BYTES_MAX: usize = 4 << 20;
 /// Last bytes of stderr that are kept to explain a lost worker.
 pub const STDERR_TAIL_BYTES: usize = 2048;

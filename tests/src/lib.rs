@@ -1,4 +1,5 @@
 //! Simulator, real local clusters and programs that misbehave on purpose.
 
 pub mod cluster;
+pub mod line;
 pub mod sim;

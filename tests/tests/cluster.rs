@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use fleetpool_tests::cluster::Cluster;
+use fleetpool_tests::{cluster::Cluster, line::Line};
 use nix::{
     sys::signal::{Signal, kill},
     unistd::Pid,
@@ -275,6 +275,40 @@ fn g1_what_a_stopped_agent_ran_is_gone_before_it_runs_elsewhere() {
         .output()
         .expect("the client starts");
     assert!(output.status.success(), "{output:?}");
+}
+
+/// The session breaks by silence, with lines in it that each side believes to be with the other.
+#[test]
+fn g8_lines_come_once_and_in_order_though_the_session_breaks_between_them() {
+    const LINES: usize = 3000;
+    let mut cluster = Cluster::bare();
+    let line = Line::to(cluster.address());
+    cluster.add_agent_by(line.address(), "a1", 1);
+    cluster.await_hosts(1);
+    let task = format!("for i in $(seq {LINES}); do echo $1 $i; sleep 0.005; done");
+    let mut client = start(cluster.client().args([
+        "map",
+        "--line-buffer",
+        "--no-tag",
+        "sh",
+        "-c",
+        &task,
+        "lines",
+        ":::",
+        "line",
+    ]));
+    let stdout = client.0.stdout.take().expect("a pipe");
+    let mut lines = BufReader::new(stdout)
+        .lines()
+        .map(|line| line.expect("text"));
+    let mut printed: Vec<String> = lines.by_ref().take(LINES / 10).collect();
+    line.cut(true);
+    cluster.await_hosts(0);
+    line.cut(false);
+    printed.extend(lines);
+    assert!(client.0.wait().expect("it ends").success());
+    let expected: Vec<String> = (1..=LINES).map(|number| format!("line {number}")).collect();
+    assert_eq!(printed, expected);
 }
 
 #[test]

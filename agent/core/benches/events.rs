@@ -149,7 +149,14 @@ fn answer(core: &mut AgentCore, now: Timestamp, action: Action) -> u64 {
                     attempt: row.attempt,
                 })
                 .collect();
-            core.handle(now, Event::Message(ToAgent::Ack { pool, rows }));
+            core.handle(
+                now,
+                Event::Message(ToAgent::Ack {
+                    pool,
+                    output: 0,
+                    rows,
+                }),
+            );
             return count;
         }
         _ => {}

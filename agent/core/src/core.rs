@@ -188,7 +188,7 @@ impl AgentCore {
                 retraction,
             } => self.on_retract(pool, count, retraction),
             ToAgent::Cancel { pool, rows } => self.on_cancel(pool, &rows),
-            ToAgent::Ack { pool, rows } => self.on_ack(pool, &rows),
+            ToAgent::Ack { pool, rows, .. } => self.on_ack(pool, &rows),
             // Output and content are the shell's affair; the core hears of content by `Event::Content`.
             ToAgent::Hold { .. } | ToAgent::Content { .. } => {}
         }

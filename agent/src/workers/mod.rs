@@ -8,7 +8,7 @@ mod native;
 mod outlet;
 mod pipes;
 
-pub(crate) use outlet::weight;
+pub(crate) use outlet::{weight, weight_of};
 
 use std::{
     collections::BTreeSet,

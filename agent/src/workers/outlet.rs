@@ -118,8 +118,16 @@ impl Outlet {
     }
 }
 
+/// What a piece of output costs besides its bytes, until it has come to the coordinator.
+const PIECE_BYTES: usize = 128;
+
+/// Room that a piece of output takes.
+pub(crate) fn weight_of(printed: &Printed) -> usize {
+    printed.bytes.len() + PIECE_BYTES
+}
+
 /// Room that output takes; a lot of it takes all there is, not more.
 pub(crate) fn weight(output: &[Printed]) -> u32 {
-    let bytes: usize = output.iter().map(|printed| printed.bytes.len()).sum();
+    let bytes: usize = output.iter().map(weight_of).sum();
     u32::try_from(bytes.min(OUTPUT_HELD_BYTES_MAX)).unwrap_or(u32::MAX)
 }

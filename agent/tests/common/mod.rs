@@ -45,6 +45,11 @@ pub(crate) struct Boss {
     pub(crate) unfit: Option<String>,
     pub(crate) wanted: Vec<ContentHash>,
     pub(crate) held: Option<Vec<HeldRow>>,
+    /// Whether output is acknowledged; reports never are.
+    pub(crate) acknowledges: bool,
+    /// The highest number of output, and how often one has come that was not higher.
+    heard: u64,
+    pub(crate) heard_again: u64,
     allotments: u64,
     opened: Option<PoolOptions>,
 }
@@ -129,6 +134,9 @@ impl Boss {
             retracted: Vec::new(),
             unfit: None,
             wanted: Vec::new(),
+            acknowledges: true,
+            heard: 0,
+            heard_again: 0,
             allotments: 0,
             opened: None,
         }
@@ -251,6 +259,16 @@ impl Boss {
         self.until(what, |_| condition().then_some(())).await;
     }
 
+    /// Acknowledges all output that has come.
+    pub(crate) async fn acknowledge(&mut self) {
+        self.say(ToAgent::Ack {
+            pool: POOL,
+            output: self.heard,
+            rows: Vec::new(),
+        })
+        .await;
+    }
+
     async fn hear(&mut self) {
         let frame = self
             .session
@@ -276,7 +294,21 @@ impl Boss {
                     assert!(before.is_none(), "task {} ended twice", row.index);
                 }
             }
-            FromAgent::Output { rows, payloads, .. } => {
+            FromAgent::Output {
+                number,
+                rows,
+                payloads,
+                ..
+            } => {
+                let again = number <= self.heard;
+                self.heard = self.heard.max(number);
+                if self.acknowledges {
+                    self.acknowledge().await;
+                }
+                if again {
+                    self.heard_again += 1;
+                    return;
+                }
                 for (row, bytes) in rows.into_iter().zip(payloads.into_items()) {
                     assert!(!self.ends.contains_key(&row.index), "output after the end");
                     let at = usize::from(row.stream == Stream::Stderr);

@@ -2,9 +2,10 @@
 
 use bytes::Bytes;
 use fleetpool_proto::{
-    HostId, PoolId, Timestamp,
+    HostId, Payloads, PoolId, Timestamp,
     message::{
-        FromAgent, HeldRow, HeldState, Registration, ReportRow, StartedRow, TaskRow, ToAgent,
+        FromAgent, HeldRow, HeldState, OutputRow, Registration, ReportRow, StartedRow, TaskRow,
+        ToAgent,
     },
 };
 
@@ -82,9 +83,14 @@ impl CoordinatorCore {
             } => self.on_reports(id, pool, rows, payloads.into_items()),
             FromAgent::Output {
                 pool,
+                number,
                 rows,
                 payloads,
-            } => self.on_output(id, pool, rows, payloads),
+            } => {
+                if self.is_news(id, pool, number) {
+                    self.on_output(id, pool, rows, payloads);
+                }
+            }
             FromAgent::Retracted {
                 pool,
                 retraction,
@@ -118,6 +124,9 @@ impl CoordinatorCore {
         let Some(host) = self.hosts.get_mut(&id) else {
             return;
         };
+        if !same_life {
+            host.output_heard = 0;
+        }
         host.state = HostState::Up;
         host.facts = registration;
         let held = std::mem::take(&mut host.facts.held);
@@ -265,36 +274,70 @@ impl CoordinatorCore {
             index: row.index,
             attempt: row.attempt,
         });
-        let ack = ToAgent::Ack {
-            pool,
-            rows: acked.collect(),
-        };
+        let rows_acked = acked.collect();
         let (now, checks) = (self.now, self.options.checks_attempts());
         self.with(pool, id, |pool, host, _| {
             settle::settle_reports(pool, id, rows, payloads, now, checks);
             pool.reindex(id, host);
         });
-        if let Some(host) = self.hosts.get(&id) {
-            self.outbox.agent(id, host, ack);
-        }
+        self.acknowledge(id, pool, rows_acked);
         self.touched.insert(pool);
+    }
+
+    fn acknowledge(&mut self, id: HostId, pool: PoolId, rows: Vec<TaskRow>) {
+        self.outputs_owed.remove(&id);
+        if let Some(host) = self.hosts.get(&id) {
+            let output = host.output_heard;
+            self.outbox
+                .agent(id, host, ToAgent::Ack { pool, output, rows });
+        }
+    }
+
+    /// Acknowledges output that came without reports, once for all that came together.
+    pub(crate) fn acknowledge_output(&mut self) {
+        while let Some((id, pool)) = self.outputs_owed.pop_first() {
+            self.acknowledge(id, pool, Vec::new());
+        }
+    }
+
+    /// Whether output comes for the first time (G8): an agent says again what was not acknowledged when a session broke.
+    fn is_news(&mut self, id: HostId, pool: PoolId, number: u64) -> bool {
+        let Some(host) = self.hosts.get_mut(&id).filter(|_| number > 0) else {
+            return true;
+        };
+        self.outputs_owed.insert(id, pool);
+        let is_news = number > host.output_heard;
+        host.output_heard = host.output_heard.max(number);
+        is_news
     }
 
     fn on_output(
         &mut self,
         id: HostId,
         pool: PoolId,
-        mut rows: Vec<fleetpool_proto::message::OutputRow>,
-        payloads: fleetpool_proto::Payloads,
+        mut rows: Vec<OutputRow>,
+        mut payloads: Payloads,
     ) {
-        let Some(client) = self
-            .pools
-            .get(&pool)
-            .filter(|pool| !pool.ending)
-            .map(|pool| pool.client)
-        else {
+        let Some(entry) = self.pools.get(&pool).filter(|pool| !pool.ending) else {
             return;
         };
+        // A host that comes back may still have lines of what was granted to another one meanwhile.
+        let is_current = |row: &OutputRow| {
+            let task = entry
+                .shares
+                .get(&id)
+                .and_then(|share| share.tasks.get(row.index));
+            task.is_some_and(|task| task.tries.attempt == row.attempt)
+        };
+        if !rows.iter().all(is_current) {
+            let all = rows.into_iter().zip(payloads.into_items());
+            let (current, items): (_, Vec<_>) = all.filter(|(row, _)| is_current(row)).unzip();
+            (rows, payloads) = (current, items.into());
+        }
+        let client = entry.client;
+        if rows.is_empty() {
+            return;
+        }
         self.name_host(client, id);
         for row in &mut rows {
             row.host = id;

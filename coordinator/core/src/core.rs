@@ -42,6 +42,8 @@ pub struct CoordinatorCore {
     pub(crate) capacity: u64,
     /// When hosts are to be looked at: fenced, or given up.
     pub(crate) deadlines: BTreeSet<(Timestamp, HostId)>,
+    /// Hosts whose output is to be acknowledged, and a pool of it.
+    pub(crate) outputs_owed: BTreeMap<HostId, PoolId>,
     pub(crate) now: Timestamp,
 }
 
@@ -84,6 +86,7 @@ impl CoordinatorCore {
     /// The next thing to do. What several events led to comes out together: placement runs once for all of them.
     pub fn poll_action(&mut self) -> Option<Action> {
         if self.outbox.actions.is_empty() {
+            self.acknowledge_output();
             self.place();
         }
         self.outbox.actions.pop_front()

@@ -31,6 +31,8 @@ pub(crate) struct Host {
     pub(crate) facts: Registration,
     pub(crate) cordoned: bool,
     pub(crate) rtt: Duration,
+    /// The highest number of output that has come from this life of its agent.
+    pub(crate) output_heard: u64,
     /// When it counts as fenced unless a renewal comes.
     pub(crate) fenced_at: Timestamp,
     /// When attempts that may not be rerun are given up.

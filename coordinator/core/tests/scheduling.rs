@@ -8,8 +8,8 @@ use fleetpool_coordinator_core::{Action, CoordinatorCore, Event, Options};
 use fleetpool_proto::{
     Attempt, ClientId, HostId, Outcome, Payloads, PoolId, SpecId, Timestamp,
     message::{
-        FromAgent, FromClient, GrantRow, Refusal, Registration, ReportRow, ResultRow, StartedRow,
-        TaskRow, ToAgent, ToClient,
+        FromAgent, FromClient, GrantRow, HeldRow, HeldState, OutputRow, Refusal, Registration,
+        ReportRow, ResultRow, StartedRow, TaskRow, ToAgent, ToClient,
     },
     pool::{PoolOptions, Retries},
 };
@@ -28,6 +28,8 @@ struct World {
     cancels: Vec<(HostId, u64)>,
     results: Vec<ResultRow>,
     told: Vec<ToClient>,
+    /// The numbers up to which output was acknowledged, where no reports were.
+    output_acked: Vec<u64>,
 }
 
 impl World {
@@ -48,12 +50,30 @@ impl World {
     }
 
     fn join(&mut self, host: HostId, session: u64, incarnation: u64, slots: u16) {
-        self.handle(Event::AgentConnected { host, session });
         let registration = Registration {
-            name: format!("h{}", host.0),
             slots,
             incarnation,
             ..Registration::default()
+        };
+        self.register(host, session, registration);
+    }
+
+    /// A host of one life comes back with what it holds.
+    fn rejoin(&mut self, host: HostId, session: u64, slots: u16, held: Vec<HeldRow>) {
+        let registration = Registration {
+            slots,
+            incarnation: 1,
+            held,
+            ..Registration::default()
+        };
+        self.register(host, session, registration);
+    }
+
+    fn register(&mut self, host: HostId, session: u64, registration: Registration) {
+        self.handle(Event::AgentConnected { host, session });
+        let registration = Registration {
+            name: format!("h{}", host.0),
+            ..registration
         };
         self.says(host, session, FromAgent::Register(Box::new(registration)));
     }
@@ -101,6 +121,7 @@ impl World {
                 count,
                 retraction,
             } => self.retractions.push((host, pool, count, retraction)),
+            ToAgent::Ack { output, rows, .. } if rows.is_empty() => self.output_acked.push(output),
             ToAgent::Cancel { rows, .. } => {
                 self.cancels
                     .extend(rows.iter().map(|row| (host, row.index)));
@@ -289,6 +310,72 @@ fn g3_a_stale_attempt_is_acknowledged_and_dropped() {
     world.report(HostId(0), POOL, Outcome::Done, 1);
     world.report_row(HostId(0), POOL, 0, Attempt(1), Outcome::Done, 1);
     assert_eq!(world.results.len(), 1);
+}
+
+/// The host says, as its `number`-th piece of output, that an attempt of task 0 has printed something.
+fn prints(world: &mut World, session: u64, number: u64, attempt: u32) {
+    let row = OutputRow {
+        attempt: Attempt(attempt),
+        ..OutputRow::default()
+    };
+    let output = FromAgent::Output {
+        pool: POOL,
+        number,
+        rows: vec![row],
+        payloads: [Bytes::from(number.to_string())].into_iter().collect(),
+    };
+    world.says(HostId(0), session, output);
+}
+
+/// What the client was given to print.
+fn printed(world: &World) -> Vec<Bytes> {
+    let output = world.told.iter().filter_map(|message| match message {
+        ToClient::Output { payloads, .. } => Some(payloads.clone().into_items()),
+        _ => None,
+    });
+    output.flatten().collect()
+}
+
+#[test]
+fn g8_output_that_is_said_again_is_passed_on_once() {
+    let mut world = World::new(1, 1);
+    world.open(POOL, of_slots(1));
+    world.submit(POOL, 0, 1);
+    prints(&mut world, 1, 1, 1);
+    prints(&mut world, 1, 2, 1);
+    assert_eq!(world.output_acked, [1, 2]);
+    let held = vec![HeldRow {
+        pool: POOL,
+        index: 0,
+        attempt: Attempt(1),
+        state: HeldState::Running,
+    }];
+    world.rejoin(HostId(0), 2, 1, held);
+    prints(&mut world, 2, 2, 1);
+    prints(&mut world, 2, 3, 1);
+    assert_eq!(printed(&world), ["1", "2", "3"]);
+    assert_eq!(world.output_acked, [1, 2, 2, 3]);
+}
+
+#[test]
+fn g8_another_life_of_an_agent_counts_anew() {
+    let mut world = World::new(1, 1);
+    world.open(POOL, of_slots(1));
+    world.submit(POOL, 0, 1);
+    prints(&mut world, 1, 7, 1);
+    world.join(HostId(0), 2, 2, 1);
+    prints(&mut world, 2, 1, 2);
+    assert_eq!(printed(&world), ["7", "1"]);
+}
+
+#[test]
+fn g8_lines_of_an_attempt_that_is_not_the_current_one_are_dropped_and_acknowledged() {
+    let mut world = World::new(1, 1);
+    world.open(POOL, of_slots(1));
+    world.submit(POOL, 0, 1);
+    prints(&mut world, 1, 1, 9);
+    assert_eq!(printed(&world), [""; 0]);
+    assert_eq!(world.output_acked, [1]);
 }
 
 #[test]

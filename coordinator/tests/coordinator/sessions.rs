@@ -403,6 +403,7 @@ async fn content_that_is_not_what_its_hash_says_ends_the_session() {
 
 fn print(pool: PoolId, task: &GrantRow, bytes: usize) -> FromAgent {
     FromAgent::Output {
+        number: 0,
         pool,
         rows: vec![OutputRow {
             index: task.index,

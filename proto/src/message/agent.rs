@@ -50,10 +50,13 @@ pub enum FromAgent {
         /// Their results or losses, a row each.
         payloads: Payloads,
     },
-    /// What tasks printed, in order.
+    /// What tasks printed, in order. Repeated on each new session until acknowledged.
     Output {
         /// The pool.
         pool: PoolId,
+        /// Number of this piece; grows in the agent's life, over all pools. 0: it has none, and is not kept.
+        #[serde(default)]
+        number: u64,
         /// Which task wrote it where.
         #[serde(with = "table")]
         rows: Vec<OutputRow>,
@@ -186,10 +189,13 @@ pub enum ToAgent {
         #[serde(with = "table")]
         rows: Vec<TaskRow>,
     },
-    /// These reports are safe with the coordinator: forget them.
+    /// These reports, and all output up to `output`, are safe with the coordinator: forget them.
     Ack {
-        /// The pool.
+        /// The pool of the reports.
         pool: PoolId,
+        /// The highest number of output that has come, of whatever pool.
+        #[serde(default)]
+        output: u64,
         /// Which.
         #[serde(with = "table")]
         rows: Vec<TaskRow>,

@@ -227,6 +227,7 @@ pub(crate) fn from_agents() -> Vec<FromAgent> {
         },
         FromAgent::Output {
             pool: POOL,
+            number: 11,
             rows: output(),
             payloads: payloads(&["out\n", "err\n"]),
         },
@@ -292,6 +293,7 @@ pub(crate) fn to_agents() -> Vec<ToAgent> {
         },
         ToAgent::Ack {
             pool: POOL,
+            output: 11,
             rows: tasks(),
         },
         ToAgent::Hold {

@@ -401,6 +401,7 @@ impl Engine {
             ..OutputRow::default()
         };
         let (parcel, has_body) = encode(FromAgent::Output {
+            number: 0,
             pool: attempt.task.pool,
             rows: vec![row],
             payloads: vec![Bytes::from_static(b"a line\n")].into(),

@@ -375,6 +375,7 @@ impl World {
         for id in told {
             self.attempts.insert(id, State::Acknowledged);
             self.say(ToAgent::Ack {
+                output: 0,
                 pool: id.task.pool,
                 rows: vec![TaskRow::of(id)],
             });

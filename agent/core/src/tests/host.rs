@@ -241,6 +241,7 @@ impl Host {
 
     pub(super) fn ack(&mut self, indexes: std::ops::Range<u64>) {
         self.say(ToAgent::Ack {
+            output: 0,
             pool: POOL,
             rows: indexes.map(|index| TaskRow::of(task(index))).collect(),
         });
