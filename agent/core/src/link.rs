@@ -172,10 +172,15 @@ impl AgentCore {
         };
         let (_, sent) = lease.sent[at];
         lease.sent.drain(..=at);
-        lease.rtt_us = fleetpool_proto::time::micros(self.now.since(sent));
+        let rtt_us = fleetpool_proto::time::micros(self.now.since(sent));
+        let first_known = std::mem::replace(&mut lease.rtt_us, rtt_us) == 0;
         let end = sent + lease.length;
         if !std::mem::replace(&mut lease.answered, true) {
             self.close_unmentioned();
+        }
+        if first_known && rtt_us > 0 {
+            // What is sent ahead depends on it: the coordinator should not learn of it a third of a lease later.
+            self.renew();
         }
         let lease = &mut self.lease;
         if end <= self.now {

@@ -76,7 +76,10 @@ impl Listed for HostView {
             self.cpus.to_string(),
             format!("{}M", self.memory_mib),
             self.carrier.clone(),
-            format!("{}us", self.rtt_us),
+            match self.rtt_us {
+                0 => "-".to_owned(),
+                us => format!("{us}us"),
+            },
             table::labels(&self.labels),
         ]
     }

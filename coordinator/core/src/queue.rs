@@ -17,7 +17,7 @@ pub(crate) struct Tries {
     pub(crate) host_lost: u32,
     pub(crate) worker_lost: u32,
     pub(crate) failed: u32,
-    /// An attempt may have begun on a host that was lost before it said so.
+    /// An attempt has begun, or may have: its host was lost before it said so.
     pub(crate) may_have_begun: bool,
 }
 

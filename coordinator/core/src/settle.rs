@@ -69,6 +69,7 @@ fn end_attempt(
     now: Timestamp,
 ) {
     if may_retry(pool, &task, row.outcome) {
+        task.tries.may_have_begun = true;
         match row.outcome {
             Outcome::Failed | Outcome::TimedOut => task.tries.failed += 1,
             _ => task.tries.worker_lost += 1,

@@ -258,7 +258,9 @@ impl Truth {
             Outcome::Cancelled => task.cancelled,
             Outcome::TimedOut => plan.timeout_ms > 0,
             Outcome::Unknown => plan.options.retries.host_lost == 0,
-            Outcome::HostLost => plan.options.retries.host_lost > 0,
+            Outcome::HostLost => {
+                plan.options.retries.host_lost > 0 || plan.pinned && task.running == 0
+            }
             Outcome::WorkerLost | Outcome::OutOfMemory => task.begun > 0,
             Outcome::NotStarted => {
                 plan.pinned && task.begun == 0 && (self.unfit || self.apart_us_max.is_none())

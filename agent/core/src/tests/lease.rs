@@ -18,6 +18,16 @@ fn the_lease_is_renewed_three_times_in_its_length() {
 }
 
 #[test]
+fn the_first_round_trip_is_told_as_soon_as_it_is_known() {
+    let mut host = Host::new(1);
+    host.link_up();
+    host.pass(Duration::from_millis(50));
+    assert_eq!(renewals(&host.renewed()), [2]);
+    host.pass(Duration::from_millis(50));
+    assert_eq!(renewals(&host.say(ToAgent::Renewed { renewal: 2 })), []);
+}
+
+#[test]
 fn nothing_starts_without_a_lease() {
     let mut host = Host::new(1);
     host.link_up();
