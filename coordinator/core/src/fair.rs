@@ -16,7 +16,8 @@ pub(crate) struct Claim {
     pub(crate) demand: u64,
 }
 
-/// How many of `capacity` slots each pool is entitled to. Slots that cannot be divided evenly go to the older pools.
+/// How many of `capacity` slots each pool is entitled to: to one at least, if there are as many. Slots that cannot be
+/// divided evenly go to the older pools.
 pub(crate) fn shares(capacity: u64, mut claims: Vec<Claim>) -> BTreeMap<PoolId, u64> {
     claims.sort_by_key(|claim| (Reverse(claim.priority), claim.pool));
     let mut left = capacity;
@@ -40,10 +41,13 @@ fn fill(capacity: u64, class: &[Claim], entitled: &mut BTreeMap<PoolId, u64>) ->
         let weight = u64::from(claim.weight.max(1));
         let fair = left * weight / weights;
         let remainder = !(left * weight).is_multiple_of(weights);
+        let behind = (open.len() - at - 1) as u64;
         // The last slots that do not divide: nobody smaller is left to take them, so the first in line does.
         let share = claim
             .demand
-            .min(fair + u64::from(remainder && at + 1 < open.len() && claim.demand > fair));
+            .min(fair + u64::from(remainder && behind > 0))
+            .min(left.saturating_sub(behind).max(1))
+            .min(left);
         entitled.insert(claim.pool, share);
         left -= share;
         weights -= weight;
@@ -77,6 +81,13 @@ mod tests {
         check(12, &[(0, 1, 100), (0, 2, 100)], &[4, 8]);
         check(3, &[(0, 1, 100), (0, 1, 100)], &[2, 1]);
         check(0, &[(0, 1, 5)], &[0]);
+    }
+
+    #[test]
+    fn small_pools_are_not_forgotten() {
+        check(4, &[(0, 1, 100), (0, 2, 100), (0, 3, 3)], &[1, 1, 2]);
+        check(2, &[(0, 1, 9), (0, 1, 9), (0, 1, 9)], &[1, 1, 0]);
+        check(4, &[(0, 1, 1), (0, 100, 100)], &[1, 3]);
     }
 
     #[test]

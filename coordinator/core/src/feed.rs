@@ -62,7 +62,7 @@ impl CoordinatorCore {
             feed_ahead(pool, &self.hosts, &mut self.outbox, now);
         }
         let unmet = is_unmet(pool, &self.hosts);
-        let leaves_slots_idle = !pool.idle.is_empty() && pool.queue.len() == 0;
+        let leaves_slots_idle = !pool.idle.is_empty() && !pool.is_hungry();
         if unmet {
             self.unmet.insert(id);
         } else {
@@ -194,7 +194,7 @@ fn is_unmet(pool: &Pool, hosts: &Hosts) -> bool {
     if pool.ending || pool.credit.is_exhausted() {
         return false;
     }
-    let anywhere = pool.has_waiting() && pool.demand() > pool.allotted;
+    let anywhere = pool.is_hungry() && pool.demand() > pool.allotted;
     anywhere
         || pool.queue.pinned_hosts().any(|id| {
             let allot = pool.shares.get(&id).map_or(0, |share| share.allot);

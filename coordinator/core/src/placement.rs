@@ -33,11 +33,12 @@ impl CoordinatorCore {
         let before: Vec<u64> = asking.iter().map(|pool| self.allotted(*pool)).collect();
         let mut vacating = self.vacating_slots();
         for pool in &asking {
-            self.give_pinned(*pool, fair_share(pool), &mut vacating);
+            self.give_pinned(*pool, fair_share(pool), Some(&mut vacating));
             self.give_free(*pool, fair_share(pool));
         }
         for pool in &asking {
             self.take_idle(*pool);
+            self.give_pinned(*pool, u64::MAX, None);
             self.give_free(*pool, u64::MAX);
             self.preempt(*pool, &entitled, &mut vacating);
         }
@@ -97,7 +98,7 @@ impl CoordinatorCore {
         let Some(pool) = self.pools.get(&pool) else {
             return 0;
         };
-        let free_demand = if pool.has_waiting() { pool.demand() } else { 0 };
+        let free_demand = if pool.is_hungry() { pool.demand() } else { 0 };
         let target = free_demand.min(limit);
         target
             .saturating_sub(pool.allotted)
@@ -138,9 +139,9 @@ impl CoordinatorCore {
         }
     }
 
-    /// Gives slots of the very hosts that tasks wait for by name: free ones, then others' idle ones, then, up to the
-    /// pool's fair share, the next that another pool gives up.
-    fn give_pinned(&mut self, id: PoolId, fair_share: u64, vacating: &mut Vacating) {
+    /// Gives slots of the very hosts that tasks wait for by name, up to `limit` in all: free ones, then others' idle
+    /// ones, then, where `vacating` is at hand, the next that another pool gives up.
+    fn give_pinned(&mut self, id: PoolId, limit: u64, mut vacating: Option<&mut Vacating>) {
         let hosts: Vec<HostId> = match self.pools.get(&id) {
             Some(pool) => pool.queue.pinned_hosts().collect(),
             None => return,
@@ -148,7 +149,7 @@ impl CoordinatorCore {
         for host in hosts {
             let wanted = self.wanted_on(id, host);
             for _ in 0..wanted {
-                if !self.give_slot_of(id, host, fair_share, vacating) {
+                if !self.give_slot_of(id, host, limit, vacating.as_deref_mut()) {
                     break;
                 }
             }
@@ -172,32 +173,28 @@ impl CoordinatorCore {
         &mut self,
         id: PoolId,
         host_id: HostId,
-        fair_share: u64,
-        vacating: &mut Vacating,
+        limit: u64,
+        vacating: Option<&mut Vacating>,
     ) -> bool {
-        let Some(pool) = self.pools.get(&id) else {
+        let (Some(pool), Some(host)) = (self.pools.get(&id), self.hosts.get(&host_id)) else {
             return false;
         };
-        if pool.room(&self.options) == 0 {
+        if pool.room(&self.options) == 0 || pool.allotted >= limit {
             // The next try finds room when a slot that stands idle elsewhere has been given back.
             self.give_back_useless(id, host_id);
             return false;
         }
-        let Some(host) = self.hosts.get(&host_id) else {
-            return false;
-        };
         if host.free() == 0 {
-            if claim(vacating, host_id, 1) > 0 {
-                return true;
-            }
-            let victim = self.slot_to_take(id, host_id);
-            let Some((idle, victim)) = victim else {
+            let Some((idle, victim)) = self.slot_to_take(id, host_id) else {
                 return false;
             };
-            if !idle && self.allotted(id) >= fair_share {
-                // Past its share it would be taken back at once, and so for ever.
-                self.give_back_useless(id, host_id);
-                return false;
+            if !idle {
+                let Some(vacating) = vacating else {
+                    return false;
+                };
+                if claim(vacating, host_id, 1) > 0 {
+                    return true;
+                }
             }
             let allot = self.allot_of(victim, host_id);
             self.shrink(victim, host_id, allot - 1);
@@ -228,7 +225,7 @@ impl CoordinatorCore {
     fn leaves_idle(&self, pool: PoolId, host: HostId) -> bool {
         self.pools.get(&pool).is_some_and(|pool| {
             let idle = pool.shares.get(&host).is_some_and(|share| share.idle() > 0);
-            idle && pool.queue.len() == 0 && pool.queue.len_pinned(host) == 0
+            idle && !pool.is_hungry() && pool.queue.len_pinned(host) == 0
         })
     }
 
@@ -249,7 +246,7 @@ impl CoordinatorCore {
         let idlers: Vec<(PoolId, HostId)> = self
             .pools
             .values()
-            .filter(|pool| pool.id != id && pool.queue.len() == 0)
+            .filter(|pool| pool.id != id && !pool.is_hungry())
             .flat_map(|pool| pool.idle.iter().map(|&host| (pool.id, host)))
             .filter(|&(pool, host)| self.leaves_idle(pool, host))
             .collect();
@@ -371,7 +368,7 @@ impl CoordinatorCore {
 
     /// Lowers a pool by a slot on another host than `but`, where nothing waits that could use it.
     fn give_back_useless(&mut self, id: PoolId, but: HostId) {
-        let Some(pool) = self.pools.get(&id).filter(|pool| pool.queue.len() == 0) else {
+        let Some(pool) = self.pools.get(&id).filter(|pool| !pool.is_hungry()) else {
             return;
         };
         let useless = pool.shares.iter().find(|&(&host, share)| {

@@ -51,6 +51,8 @@ pub(crate) struct Pool {
     pub(crate) refill: BTreeSet<HostId>,
     /// Connected hosts with tasks beyond their slots that have not been asked for them, by how many.
     pub(crate) surplus: BTreeSet<(u32, HostId)>,
+    /// Tasks at connected hosts beyond those that may run there.
+    pub(crate) stock: u64,
     /// Slots and hosts it could use if it were alone.
     pub(crate) eligible_slots: u64,
     pub(crate) eligible_hosts: u32,
@@ -98,6 +100,7 @@ impl Pool {
             idle: BTreeSet::new(),
             refill: BTreeSet::new(),
             surplus: BTreeSet::new(),
+            stock: 0,
             eligible_slots: 0,
             eligible_hosts: 0,
             asked_in_vain: None,
@@ -129,9 +132,10 @@ impl Pool {
         (share.allot, share.ceiling) = (allot, ceiling);
     }
 
-    /// Whether it has tasks that more slots would start: in the queue, or at hosts ahead of theirs.
-    pub(crate) fn has_waiting(&self) -> bool {
-        self.queue.len() > 0 || !self.surplus.is_empty()
+    /// Whether it has tasks that more slots anywhere would start: in the queue, or at hosts ahead of theirs.
+    pub(crate) fn is_hungry(&self) -> bool {
+        let waiting = self.queue.len() + self.stock;
+        waiting > 0 && !self.ending && !self.credit.is_exhausted()
     }
 
     /// Slots that it could use now.
@@ -211,24 +215,28 @@ impl Pool {
             return;
         };
         let up = host.is_up() && !share.unfit;
-        let excess = u32::try_from(share.excess()).unwrap_or(u32::MAX);
-        let surplus = if up && share.retraction.is_none() {
-            excess
-        } else {
-            0
-        };
+        let stock = if up { share.excess() } else { 0 };
+        let stock = u32::try_from(stock).unwrap_or(u32::MAX);
+        let surplus = if share.retraction.is_none() { stock } else { 0 };
         let idle = up && share.idle() > 0;
         let depth = self.depth(share, host.rtt);
         let refill = up && share.tasks.len() < depth && share.tasks.len() <= depth - depth / 4;
         put(&mut self.idle, id, idle);
         put(&mut self.refill, id, refill);
-        self.move_surplus(id, surplus);
+        self.count_stock(id, stock, surplus);
     }
 
-    fn move_surplus(&mut self, id: HostId, surplus: u32) {
+    /// Takes what the share has in stock out of the sums, before it goes.
+    pub(crate) fn forget_stock(&mut self, id: HostId) {
+        self.count_stock(id, 0, 0);
+    }
+
+    fn count_stock(&mut self, id: HostId, stock: u32, surplus: u32) {
         let Some(share) = self.shares.get_mut(&id) else {
             return;
         };
+        self.stock = self.stock - u64::from(share.stock) + u64::from(stock);
+        share.stock = stock;
         if share.surplus == surplus {
             return;
         }

@@ -206,8 +206,8 @@ pub(crate) fn lose_share(
     }
     pool.set_slots(id, host, 0, 0);
     host.pools.remove(&pool.id);
+    pool.forget_stock(id);
     if let Some(share) = pool.shares.remove(&id) {
-        pool.surplus.remove(&(share.surplus, id));
         lose_tasks(pool, id, host, share, now);
     }
     pool.reindex(id, host);

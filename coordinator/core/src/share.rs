@@ -31,7 +31,8 @@ pub(crate) struct Share {
     pub(crate) retraction: Option<u64>,
     /// The pool cannot work on this host.
     pub(crate) unfit: bool,
-    /// Where `Pool::surplus` has this share.
+    /// As `Pool::stock` and `Pool::surplus` have it.
+    pub(crate) stock: u32,
     pub(crate) surplus: u32,
 }
 
