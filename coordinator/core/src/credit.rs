@@ -70,6 +70,11 @@ impl Credit {
         self.behind_bytes > self.window_bytes
     }
 
+    /// Bytes of results by which the client may still fall behind.
+    pub(crate) fn room_for_results(&self) -> u64 {
+        self.window_bytes.saturating_sub(self.behind_bytes)
+    }
+
     /// New totals for the client, when they have grown enough to be worth a message. `slots` widens the window for
     /// pools with very many of them.
     pub(crate) fn poll(&mut self, slots: u64) -> Option<(u64, u64)> {

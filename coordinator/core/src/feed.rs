@@ -230,7 +230,8 @@ fn feed_idle(pool: &mut Pool, hosts: &Hosts, outbox: &mut Outbox, now: Timestamp
 }
 
 /// Tasks ahead of the slots, to hide the round trip. Less and less of what is left, as in guided self-scheduling
-/// (Polychronopoulos and Kuck, 1987), so that the hosts end together.
+/// (Polychronopoulos and Kuck, 1987), so that the hosts end together. No more than the client has room for the results of:
+/// what is out comes back, however slowly the client reads.
 fn feed_ahead(pool: &mut Pool, hosts: &Hosts, outbox: &mut Outbox, now: Timestamp) {
     if pool.queue.len() == 0 {
         return;
@@ -253,7 +254,7 @@ fn feed_ahead(pool: &mut Pool, hosts: &Hosts, outbox: &mut Outbox, now: Timestam
         let missing = pool
             .depth(share, host.rtt)
             .saturating_sub(share.tasks.len());
-        let count = missing.min(guided);
+        let count = missing.min(guided).min(pool.room_for_results());
         grant(pool, id, host, outbox, now, count, Queue::pop);
     }
 }

@@ -68,6 +68,8 @@ pub(crate) struct Pool {
     pub(crate) credit: Credit,
     /// Moving mean of run times, in nanoseconds.
     pub(crate) run_ns: Option<u64>,
+    /// Moving mean of results' sizes, in bytes.
+    pub(crate) result_bytes: u64,
     pub(crate) out_rows: Vec<ResultRow>,
     pub(crate) out_payloads: Vec<Bytes>,
     pub(crate) slots_told: Option<(u32, u32, u32)>,
@@ -110,6 +112,7 @@ impl Pool {
             ending: false,
             credit: Credit::new(settings.window_tasks, settings.window_bytes),
             run_ns: None,
+            result_bytes: 0,
             out_rows: Vec::new(),
             out_payloads: Vec::new(),
             slots_told: None,
@@ -247,17 +250,30 @@ impl Pool {
         }
     }
 
-    /// Takes run times of finished tasks into the moving mean.
-    pub(crate) fn learn_run_time(&mut self, total_us: u64, tasks: u64) {
+    /// Takes run times and result sizes of finished tasks into the moving means.
+    pub(crate) fn learn(&mut self, total_us: u64, total_bytes: u64, tasks: u64) {
         if tasks == 0 {
             return;
         }
         // A task always costs something; below this the figures are noise.
         let mean_ns = (total_us.saturating_mul(1_000) / tasks).max(500);
-        self.run_ns = Some(match self.run_ns {
-            None => mean_ns,
-            Some(before) => (before * 3 + mean_ns) / 4,
-        });
+        let mean_bytes = total_bytes / tasks;
+        (self.run_ns, self.result_bytes) = match self.run_ns {
+            None => (Some(mean_ns), mean_bytes),
+            Some(before) => (
+                Some((before * 3 + mean_ns) / 4),
+                (self.result_bytes * 3 + mean_bytes) / 4,
+            ),
+        };
+    }
+
+    /// How many more tasks may be sent ahead of slots before their results, and those of the tasks that are out, would
+    /// be more than the client may be behind with (G7).
+    pub(crate) fn room_for_results(&self) -> usize {
+        let out = self.granted.saturating_mul(self.result_bytes);
+        let left = self.credit.room_for_results().saturating_sub(out);
+        let tasks = left.checked_div(self.result_bytes).unwrap_or(u64::MAX);
+        usize::try_from(tasks).unwrap_or(usize::MAX)
     }
 
     /// Whether every task that will ever come has ended.

@@ -36,7 +36,7 @@ pub(crate) fn settle_reports(
     now: Timestamp,
     checks_attempts: bool,
 ) {
-    let (mut run_us, mut learned) = (0, 0);
+    let (mut run_us, mut bytes, mut learned) = (0, 0, 0);
     let Some(share) = pool.shares.get_mut(&id) else {
         return;
     };
@@ -48,6 +48,7 @@ pub(crate) fn settle_reports(
         }
         if matches!(row.outcome, Outcome::Done | Outcome::Failed) {
             run_us += row.run_us;
+            bytes += payload.len() as u64;
             learned += 1;
         }
         ended.extend(share.take(row.index).map(|task| (task, row, payload)));
@@ -56,7 +57,7 @@ pub(crate) fn settle_reports(
     for (task, row, payload) in ended {
         end_attempt(pool, id, task, row, payload, now);
     }
-    pool.learn_run_time(run_us, learned);
+    pool.learn(run_us, bytes, learned);
 }
 
 /// An attempt has ended as `row` says: the task goes round again or is over.
