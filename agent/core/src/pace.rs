@@ -11,6 +11,9 @@ const AHEAD: Duration = Duration::from_millis(2);
 /// The same for commands. The shortest take a millisecond, so this is some five of them: as many as it takes for one
 /// message to bring several, and for a slot to go on while its agent waits for a processor.
 const COMMANDS_AHEAD: Duration = Duration::from_millis(5);
+/// Tasks up to this length are handed one ahead, so that none waits for the agent between two of them: that takes a
+/// tenth of a millisecond, and several where the machine is busy.
+const NEXT_AHEAD: Duration = Duration::from_millis(20);
 /// Most tasks handed to a worker, however short they are.
 const HANDED_MAX: u32 = 1024;
 /// How much a task counts in the mean: an eighth.
@@ -45,15 +48,16 @@ impl Pace {
             let (mean, run) = (self.mean_ns, run_ns);
             mean - mean / WEIGHT + run / WEIGHT
         };
-        let short = run_ns < ns(self.within);
+        let short = run_ns < ns(NEXT_AHEAD);
         self.trust = if short { self.trust + 1 } else { 1 }.min(HANDED_MAX.ilog2() + 1);
     }
 
     /// Most tasks that a worker of the pool should have in hand.
     pub(crate) fn ahead(&self) -> usize {
         let trusted = 1 << self.trust.saturating_sub(1);
+        let next = if self.mean_ns < ns(NEXT_AHEAD) { 2 } else { 1 };
         let fits = ns(self.within) / self.mean_ns.max(1);
-        usize::try_from(fits.clamp(1, trusted)).unwrap_or(1)
+        usize::try_from(fits.max(next).min(trusted)).unwrap_or(1)
     }
 
     /// From when on a task holds up those handed behind it.
@@ -97,7 +101,12 @@ mod tests {
     #[test]
     fn two_milliseconds_of_work_are_handed() {
         assert_eq!(after(&[100; 40]), 20);
-        assert_eq!(after(&[5000; 40]), 1);
+    }
+
+    #[test]
+    fn the_next_task_is_there_when_one_of_some_milliseconds_ends() {
+        assert_eq!(after(&[5_000; 40]), 2);
+        assert_eq!(after(&[50_000; 40]), 1);
     }
 
     #[test]
