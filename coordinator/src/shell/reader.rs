@@ -166,7 +166,7 @@ pub(crate) async fn lifeline(mut receiver: Receiver, client: ClientId, inbox: In
     let ended = match closed.cause {
         Cause::Peer => Ended::from(closed),
         _ => Ended {
-            reason: format!("its process is gone: {closed}"),
+            reason: format!("its process has ended: {closed}"),
             goodbye: false,
         },
     };

@@ -45,6 +45,10 @@ async fn receive(
     if !matches!(speaks, Ok(Ok(()))) || tune_tcp(&socket).is_err() {
         return;
     }
+    // Who only looked whether anybody listens, as all who come by QUIC do, is gone by now.
+    if matches!(socket.peek(&mut [0]).await, Ok(0) | Err(_)) {
+        return;
+    }
     let socket = porch.shake_hands(async {
         let socket = tls.accept(socket).await;
         socket

@@ -1,6 +1,6 @@
 //! Sessions over one byte stream: Unix sockets, TLS over TCP. Every segment travels inline.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, io::ErrorKind, sync::Arc};
 
 use fleetpool_proto::{
     Frame,
@@ -85,6 +85,10 @@ impl Reader {
                 }
                 Ok(0) => return Err(Closed::lost("the other side is gone")),
                 Ok(_) => {}
+                // TLS tells a connection that just ended from one that was ended with a word. Here both have ended.
+                Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
+                    return Err(Closed::lost("the other side is gone"));
+                }
                 Err(error) => return Err(Closed::lost(error)),
             }
         }
