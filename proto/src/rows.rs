@@ -93,6 +93,15 @@ impl Payloads {
         self.items
     }
 
+    /// Checks that there are as many as the rows that they belong to.
+    pub(crate) fn are(&self, rows: usize) -> Result<(), DecodeError> {
+        if rows == self.items.len() {
+            return Ok(());
+        }
+        let why = "rows and payloads differ in number";
+        Err(DecodeError::Inconsistent(why))
+    }
+
     pub(crate) fn fill(&mut self, body: &mut BodyReader) -> Result<(), DecodeError> {
         let lens = std::mem::take(&mut self.lens);
         self.items = lens

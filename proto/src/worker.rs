@@ -146,9 +146,7 @@ impl Message for ToWorker {
             Self::Init { payloads, .. } if payloads.items().len() > 1 => Err(
                 DecodeError::Inconsistent("more than one initializer argument"),
             ),
-            Self::Run { rows, payloads } if rows.len() != payloads.items().len() => Err(
-                DecodeError::Inconsistent("rows and payloads differ in number"),
-            ),
+            Self::Run { rows, payloads } => payloads.are(rows.len()),
             _ => Ok(()),
         }
     }
@@ -173,9 +171,7 @@ impl Message for FromWorker {
 
     fn check(&self) -> Result<(), DecodeError> {
         match self {
-            Self::Done { rows, payloads } if rows.len() != payloads.items().len() => Err(
-                DecodeError::Inconsistent("rows and payloads differ in number"),
-            ),
+            Self::Done { rows, payloads } => payloads.are(rows.len()),
             _ => Ok(()),
         }
     }

@@ -350,15 +350,6 @@ impl TaskRow {
     }
 }
 
-fn same_len(rows: usize, payloads: &Payloads) -> Result<(), DecodeError> {
-    if rows == payloads.items().len() {
-        return Ok(());
-    }
-    Err(DecodeError::Inconsistent(
-        "rows and payloads differ in number",
-    ))
-}
-
 impl Message for FromAgent {
     fn payloads(&mut self) -> Option<&mut Payloads> {
         match self {
@@ -383,8 +374,8 @@ impl Message for FromAgent {
 
     fn check(&self) -> Result<(), DecodeError> {
         match self {
-            Self::Reports { rows, payloads, .. } => same_len(rows.len(), payloads),
-            Self::Output { rows, payloads, .. } => same_len(rows.len(), payloads),
+            Self::Reports { rows, payloads, .. } => payloads.are(rows.len()),
+            Self::Output { rows, payloads, .. } => payloads.are(rows.len()),
             _ => Ok(()),
         }
     }
@@ -416,8 +407,8 @@ impl Message for ToAgent {
 
     fn check(&self) -> Result<(), DecodeError> {
         match self {
-            Self::Grant { rows, payloads, .. } => same_len(rows.len(), payloads),
-            Self::Content { payloads, .. } => same_len(1, payloads),
+            Self::Grant { rows, payloads, .. } => payloads.are(rows.len()),
+            Self::Content { payloads, .. } => payloads.are(1),
             _ => Ok(()),
         }
     }

@@ -216,15 +216,6 @@ rows! {
     }
 }
 
-fn same_len(rows: usize, payloads: &Payloads) -> Result<(), DecodeError> {
-    if rows == payloads.items().len() {
-        return Ok(());
-    }
-    Err(DecodeError::Inconsistent(
-        "rows and payloads differ in number",
-    ))
-}
-
 impl Message for FromClient {
     fn payloads(&mut self) -> Option<&mut Payloads> {
         match self {
@@ -252,8 +243,8 @@ impl Message for FromClient {
         match self {
             Self::Submit {
                 hosts, payloads, ..
-            } if !hosts.is_empty() => same_len(hosts.len(), payloads),
-            Self::Content { payloads, .. } => same_len(1, payloads),
+            } if !hosts.is_empty() => payloads.are(hosts.len()),
+            Self::Content { payloads, .. } => payloads.are(1),
             _ => Ok(()),
         }
     }
@@ -284,8 +275,8 @@ impl Message for ToClient {
 
     fn check(&self) -> Result<(), DecodeError> {
         match self {
-            Self::Results { rows, payloads, .. } => same_len(rows.len(), payloads),
-            Self::Output { rows, payloads, .. } => same_len(rows.len(), payloads),
+            Self::Results { rows, payloads, .. } => payloads.are(rows.len()),
+            Self::Output { rows, payloads, .. } => payloads.are(rows.len()),
             _ => Ok(()),
         }
     }
