@@ -55,6 +55,9 @@ pub const OUTPUT_LINE_BYTES_MAX: usize = BULK_BYTES_MIN - 1;
 /// Bytes of a pool's output that an agent holds until its coordinator has acknowledged them, before it stops reading from
 /// the pool's tasks (which slows them down).
 pub const OUTPUT_HELD_BYTES_MAX: usize = 4 << 20;
+/// Bytes of output that a command-line client keeps on disk until it is their turn to be written. Past it tasks are no
+/// longer printed as a whole, but line by line; where that cannot be (`--keep-order`, `--json`), the run fails.
+pub const SPOOL_BYTES_MAX: u64 = 1 << 30;
 /// Last bytes of stderr that are kept to explain a lost worker.
 pub const STDERR_TAIL_BYTES: usize = 2048;
 

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::{BufRead as _, BufReader},
+    io::{BufRead as _, BufReader, Read as _},
     path::Path,
     process::{Child, Command, Stdio},
     thread::sleep,
@@ -309,6 +309,58 @@ fn g8_lines_come_once_and_in_order_though_the_session_breaks_between_them() {
     assert!(client.0.wait().expect("it ends").success());
     let expected: Vec<String> = (1..=LINES).map(|number| format!("line {number}")).collect();
     assert_eq!(printed, expected);
+}
+
+/// Largest resident memory of a process so far, in MiB.
+fn peak_mib(pid: u32) -> u64 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = peak.and_then(|peak| peak.split_whitespace().next());
+    kib.expect("a line of it").parse::<u64>().expect("a number") / 1024
+}
+
+#[test]
+fn g7_a_client_that_stops_reading_grows_no_process() {
+    const BYTES: usize = 200 << 20;
+    const GROWTH_MIB_MAX: u64 = 64;
+    let cluster = Cluster::start(1, 1);
+    let script = format!("echo begun; yes | head -c {}", BYTES - "begun\n".len());
+    let mut client = start(cluster.client().args([
+        "map",
+        "--line-buffer",
+        "--no-tag",
+        "sh",
+        "-c",
+        &script,
+        "flood",
+        ":::",
+        "x",
+    ]));
+    let mut stdout = client.0.stdout.take().expect("a pipe");
+    let mut begun = [0; 6];
+    stdout.read_exact(&mut begun).expect("the first line");
+    let pids = [
+        cluster.coordinator_pid(),
+        cluster.agent_pid(0),
+        client.0.id(),
+    ];
+    let peaks = || pids.map(peak_mib);
+    let before = peaks();
+    // Until nothing has changed for a second: all that may wait does.
+    let (mut last, mut since) = (before, Instant::now());
+    while since.elapsed() < Duration::from_secs(1) {
+        let now = peaks();
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        for (before, now) in before.iter().zip(now) {
+            assert!(now - before <= GROWTH_MIB_MAX, "{now} MiB, {before} before");
+        }
+        sleep(Duration::from_millis(10));
+    }
+    let rest = std::io::copy(&mut stdout, &mut std::io::sink()).expect("readable");
+    assert_eq!(usize::try_from(rest), Ok(BYTES - begun.len()));
+    assert!(client.0.wait().expect("it ends").success());
 }
 
 #[test]

@@ -1,9 +1,10 @@
 //! What tasks have printed and nobody has written yet. A bounded part of it stays in memory, the rest waits in one
-//! unnamed temporary file: a flood of output, or an early task that ends last under `-k`, grows no process (G7).
+//! unnamed temporary file, which is bounded too: a flood of output, or an early task that ends last under `-k`, grows
+//! no process and fills no disk (G7).
 
 use std::{fs::File, io, os::unix::fs::FileExt as _};
 
-use fleetpool_proto::message::Stream;
+use fleetpool_proto::{limits::SPOOL_BYTES_MAX, message::Stream};
 
 /// Bytes held in memory, all tasks together; what comes on top goes to disk.
 const MEMORY_BYTES_MAX: usize = 32 << 20;
@@ -30,11 +31,17 @@ pub(crate) enum Piece {
     },
 }
 
+/// No more output may wait.
+#[derive(Debug, thiserror::Error)]
+#[error("as much output waits for its turn as may: {} MiB", SPOOL_BYTES_MAX >> 20)]
+pub(crate) struct Full;
+
 /// Where output waits.
 #[derive(Debug)]
 pub(crate) struct Spool {
     memory_bytes: usize,
     memory_bytes_max: usize,
+    disk_bytes_max: u64,
     file: Option<File>,
     /// Where the file ends.
     end: u64,
@@ -44,15 +51,16 @@ pub(crate) struct Spool {
 
 impl Default for Spool {
     fn default() -> Self {
-        Self::with_memory(MEMORY_BYTES_MAX)
+        Self::with(MEMORY_BYTES_MAX, SPOOL_BYTES_MAX)
     }
 }
 
 impl Spool {
-    fn with_memory(memory_bytes_max: usize) -> Self {
+    pub(super) fn with(memory_bytes_max: usize, disk_bytes_max: u64) -> Self {
         Self {
             memory_bytes: 0,
             memory_bytes_max,
+            disk_bytes_max,
             file: None,
             end: 0,
             disk_bytes: 0,
@@ -62,13 +70,24 @@ impl Spool {
     /// Adds bytes to what a task has printed.
     ///
     /// # Errors
-    /// When they have to go to disk, and it takes none.
+    /// When they have to go to disk, and it takes none, or [`Full`].
     pub(crate) fn hold(&mut self, held: &mut Held, stream: Stream, bytes: &[u8]) -> io::Result<()> {
-        if self.memory_bytes + bytes.len() > self.memory_bytes_max {
+        if !self.fits_into_memory(bytes.len()) {
             let piece = self.write(bytes)?;
             held.pieces.push((stream, piece));
             return Ok(());
         }
+        self.hold_here(held, stream, bytes);
+        Ok(())
+    }
+
+    /// Whether [`Self::hold`] has no room for so many bytes.
+    pub(crate) fn is_full(&self, len: usize) -> bool {
+        !self.fits_into_memory(len) && self.end + len as u64 > self.disk_bytes_max
+    }
+
+    /// Adds bytes that are written at once, and so wait in memory however much waits there.
+    pub(crate) fn hold_here(&mut self, held: &mut Held, stream: Stream, bytes: &[u8]) {
         self.memory_bytes += bytes.len();
         match held.pieces.last_mut() {
             Some((last, Piece::Memory(piece)))
@@ -78,10 +97,16 @@ impl Spool {
             }
             _ => held.pieces.push((stream, Piece::Memory(bytes.to_vec()))),
         }
-        Ok(())
+    }
+
+    fn fits_into_memory(&self, len: usize) -> bool {
+        self.memory_bytes + len <= self.memory_bytes_max
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<Piece> {
+        if self.end + bytes.len() as u64 > self.disk_bytes_max {
+            return Err(io::Error::other(Full));
+        }
         let file = match &mut self.file {
             Some(file) => file,
             none => none.insert(tempfile::tempfile()?),
@@ -171,7 +196,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_into_memory_waits_on_disk_and_comes_back_in_order() {
-        let mut spool = Spool::with_memory(10);
+        let mut spool = Spool::with(10, 1000);
         let (mut a, mut b) = (Held::default(), Held::default());
         spool.hold(&mut a, Stream::Stdout, b"12345").unwrap();
         spool.hold(&mut b, Stream::Stdout, b"6789").unwrap();
@@ -188,6 +213,22 @@ mod tests {
         spool.drop_all(b).unwrap();
         assert_eq!((spool.memory_bytes, spool.disk_bytes, spool.end), (0, 0, 0));
         assert_eq!(spool.file.unwrap().metadata().unwrap().len(), 0);
+    }
+
+    #[test]
+    fn g7_the_file_has_a_bound_as_well() {
+        let mut spool = Spool::with(10, 10);
+        let mut held = Held::default();
+        spool.hold(&mut held, Stream::Stdout, b"in memory").unwrap();
+        assert!(!spool.is_full(10));
+        spool.hold(&mut held, Stream::Stdout, b"on disk").unwrap();
+        assert!(spool.is_full(4));
+        let error = spool
+            .hold(&mut held, Stream::Stdout, b"nowhere")
+            .unwrap_err();
+        assert!(error.get_ref().is_some_and(|error| error.is::<Full>()));
+        spool.drop_all(held).unwrap();
+        assert!(!spool.is_full(4));
     }
 
     #[test]

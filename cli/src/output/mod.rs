@@ -15,6 +15,7 @@ pub(crate) mod table;
 mod tag;
 
 pub(crate) use gather::{Gather, GatherOptions};
+pub(crate) use hold::Full;
 pub(crate) use printer::{Printer, Style};
 pub(crate) use progress::Progress;
 pub(crate) use stdio::Stdio;

@@ -41,6 +41,8 @@ pub(crate) struct Printer {
     running: BTreeMap<u64, Running>,
     order: Option<Order>,
     due: VecDeque<Block>,
+    /// See [`Self::take_passing`].
+    passing: bool,
 }
 
 /// A task that has printed something and has not ended.
@@ -52,6 +54,8 @@ struct Running {
     /// The begun line of stdout, and of stderr.
     begun: [Held; 2],
     stdout_bytes: u64,
+    /// There was no room for all of it to wait: it is written line by line as it comes.
+    passes: bool,
 }
 
 /// Output that is written without anything between.
@@ -83,6 +87,7 @@ impl Printer {
                 waiting: BTreeMap::new(),
             }),
             due: VecDeque::new(),
+            passing: false,
         }
     }
 
@@ -115,14 +120,34 @@ impl Printer {
         if stream == Stream::Stdout {
             running.stdout_bytes += bytes.len() as u64;
         }
+        let may_pass = matches!(self.style, Style::Grouped) && self.order.is_none() && !self.keeps;
+        if may_pass && !running.passes && self.spool.is_full(bytes.len()) {
+            self.due.push_back(running.pass());
+            self.passing = true;
+        }
+        if running.passes {
+            self.due
+                .extend(running.lines(stream, bytes, |held, stream, bytes| {
+                    self.spool.hold_here(held, stream, bytes);
+                    Ok(())
+                })?);
+            return Ok(anew);
+        }
         if !matches!(self.style, Style::Lines) || self.keeps {
             self.spool.hold(&mut running.held, stream, bytes)?;
         }
         if matches!(self.style, Style::Lines) {
-            let block = running.lines(&mut self.spool, stream, bytes)?;
-            self.due.extend(block);
+            self.due
+                .extend(running.lines(stream, bytes, |held, stream, bytes| {
+                    self.spool.hold(held, stream, bytes)
+                })?);
         }
         Ok(anew)
+    }
+
+    /// Whether a task more is written as it comes, for want of room, since this was last asked.
+    pub(crate) fn take_passing(&mut self) -> bool {
+        std::mem::take(&mut self.passing)
     }
 
     /// Bytes that a task has printed to stdout, and whether it has printed anything.
@@ -160,15 +185,15 @@ impl Printer {
             .transpose()?;
         let running = self.running.remove(&ended.task.seq).unwrap_or_default();
         let block = match &mut self.style {
-            Style::Grouped => running.group(),
-            Style::Lines => running.last_lines(&mut self.spool)?,
+            Style::Grouped if !running.passes => running.group(),
+            Style::Grouped | Style::Lines => running.last_lines(&mut self.spool)?,
             Style::Json => {
                 running.forget(&mut self.spool)?;
                 Block::text(
                     &mut self.spool,
                     Stream::Stdout,
                     &json.map(|record| record.json_line()).unwrap_or_default(),
-                )?
+                )
             }
             Style::Gathered(gather) => {
                 gather.add(
@@ -190,17 +215,10 @@ impl Printer {
     }
 
     /// fleetpool itself has something to say.
-    ///
-    /// # Errors
-    /// When it must wait on disk, and the disk takes it not.
-    pub(crate) fn note(&mut self, text: &str) -> io::Result<()> {
-        let block = Block::text(
-            &mut self.spool,
-            Stream::Stderr,
-            format!("fleetpool: {text}\n").as_bytes(),
-        )?;
+    pub(crate) fn note(&mut self, text: &str) {
+        let text = format!("fleetpool: {text}\n");
+        let block = Block::text(&mut self.spool, Stream::Stderr, text.as_bytes());
         self.due.push_back(block);
-        Ok(())
     }
 
     /// Nothing more comes: what still waits is due.
@@ -213,15 +231,15 @@ impl Printer {
         }
         for (_, running) in std::mem::take(&mut self.running) {
             let block = match self.style {
-                Style::Grouped => running.group(),
-                Style::Lines => running.last_lines(&mut self.spool)?,
+                Style::Grouped if !running.passes => running.group(),
+                Style::Grouped | Style::Lines => running.last_lines(&mut self.spool)?,
                 Style::Json | Style::Gathered(_) => Block::default(),
             };
             self.due.push_back(block);
         }
         if let Style::Gathered(gather) = &mut self.style {
             for (stream, text) in gather.finish() {
-                let block = Block::text(&mut self.spool, stream, &text)?;
+                let block = Block::text(&mut self.spool, stream, &text);
                 self.due.push_back(block);
             }
         }
@@ -277,22 +295,32 @@ impl Running {
         }
     }
 
+    /// Its output so far in one block, which ends its line; the rest passes.
+    fn pass(&mut self) -> Block {
+        self.passes = true;
+        Block {
+            tagger: self.tagger.clone(),
+            pieces: std::mem::take(&mut self.held).pieces.into(),
+            ends: true,
+        }
+    }
+
     /// The whole lines that `bytes` complete; what begins a new one waits.
     fn lines(
         &mut self,
-        spool: &mut Spool,
         stream: Stream,
         bytes: &[u8],
+        mut hold: impl FnMut(&mut Held, Stream, &[u8]) -> io::Result<()>,
     ) -> io::Result<Option<Block>> {
         let begun = &mut self.begun[slot(stream)];
         let Some(end) = bytes.iter().rposition(|byte| *byte == b'\n') else {
-            spool.hold(begun, stream, bytes)?;
+            hold(begun, stream, bytes)?;
             return Ok(None);
         };
         let mut lines = std::mem::take(begun);
-        spool.hold(&mut lines, stream, &bytes[..=end])?;
+        hold(&mut lines, stream, &bytes[..=end])?;
         if end + 1 < bytes.len() {
-            spool.hold(begun, stream, &bytes[end + 1..])?;
+            hold(begun, stream, &bytes[end + 1..])?;
         }
         Ok(Some(Block {
             tagger: self.tagger.clone(),
@@ -321,14 +349,14 @@ impl Running {
 }
 
 impl Block {
-    /// Text of our own.
-    fn text(spool: &mut Spool, stream: Stream, text: &[u8]) -> io::Result<Self> {
+    /// Text of our own, which is in memory already.
+    fn text(spool: &mut Spool, stream: Stream, text: &[u8]) -> Self {
         let mut held = Held::default();
-        spool.hold(&mut held, stream, text)?;
-        Ok(Self {
+        spool.hold_here(&mut held, stream, text);
+        Self {
             pieces: held.pieces.into(),
             ..Self::default()
-        })
+        }
     }
 }
 
@@ -387,6 +415,35 @@ mod tests {
             .expect("b\n")
             .end(1)
             .expect("a\nc\n");
+    }
+
+    #[test]
+    fn g7_what_there_is_no_room_for_is_written_as_it_comes() {
+        let mut world = World::new(Style::Grouped, TagStyle::Inputs, false);
+        world.0.spool = Spool::with(8, 8);
+        world.print(1, "12345\n").print(2, "1234567\n").expect("");
+        assert!(!world.0.take_passing());
+        world.print(2, "next\nha").expect("v2\t1234567\nv2\tnext\n");
+        assert!(world.0.take_passing());
+        world.print(2, "lf\n").expect("v2\thalf\n");
+        world.end(1).expect("v1\t12345\n");
+        world
+            .print(3, "fits\n")
+            .expect("")
+            .end(3)
+            .expect("v3\tfits\n");
+        world.print(2, "last").end(2).expect("v2\tlast");
+        assert!(!world.0.take_passing());
+    }
+
+    #[test]
+    fn g7_an_order_that_there_is_no_room_for_is_an_error() {
+        let mut world = World::new(Style::Grouped, TagStyle::None, true);
+        world.0.spool = Spool::with(8, 8);
+        world.print(2, "12345678").print(2, "12345678");
+        let task = task(2, "v2");
+        let more = world.0.output(&task, "web1", 1, Stream::Stdout, b"more");
+        assert!(more.unwrap_err().to_string().contains("1024 MiB"));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use fleetpool_proto::{Outcome, message::Stream};
+use fleetpool_proto::{Outcome, limits::SPOOL_BYTES_MAX, message::Stream};
 
 use super::{
     ended::{Ended, Task},
@@ -11,7 +11,7 @@ use super::{
 use crate::{
     failure::{Exit, Failure, count},
     joblog::Joblog,
-    output::{Printer, Progress, Stdio, Style, TagStyle},
+    output::{Full, Printer, Progress, Stdio, Style, TagStyle},
     results::Results,
 };
 
@@ -41,6 +41,8 @@ pub(crate) struct Recorder {
     /// Nothing is said but what tasks say.
     quiet: bool,
     explained: u64,
+    /// It was said that tasks are printed as they come.
+    passing_told: bool,
     first_failure: Option<String>,
 }
 
@@ -70,6 +72,7 @@ impl Recorder {
             explain: keep.explain,
             quiet: keep.quiet,
             explained: 0,
+            passing_told: false,
             first_failure: None,
         }
     }
@@ -87,12 +90,27 @@ impl Recorder {
             .printer
             .output(task, host, attempt, stream, bytes)
             .map_err(spooling)?;
+        if self.printer.take_passing() {
+            self.note_passing(task);
+        }
         match &mut self.results {
             Some(results) => results
                 .output(task, stream, bytes, anew)
                 .map_err(Failure::fleetpool),
             None => Ok(()),
         }
+    }
+
+    fn note_passing(&mut self, task: &Task) {
+        if self.passing_told || self.quiet {
+            return;
+        }
+        self.passing_told = true;
+        self.printer.note(&format!(
+            "{} MiB of output wait for the end of their tasks, and no more can: task {}, and any other that finds no room, is printed line by line as it comes, as --line-buffer prints all",
+            SPOOL_BYTES_MAX >> 20,
+            task.seq
+        ));
     }
 
     /// A task has ended; `counts` when it did so by itself.
@@ -154,10 +172,10 @@ impl Recorder {
 
     /// fleetpool itself has something to say.
     pub(super) fn note(&mut self, text: &str) -> Result<(), Failure> {
-        if self.quiet {
-            return Ok(());
+        if !self.quiet {
+            self.printer.note(text);
         }
-        self.printer.note(text).map_err(spooling)
+        Ok(())
     }
 
     /// The last words.
@@ -221,6 +239,11 @@ fn name(ended: &Ended) -> String {
 }
 
 fn spooling(error: io::Error) -> Failure {
+    if error.get_ref().is_some_and(|inner| inner.is::<Full>()) {
+        return Failure::fleetpool(format!(
+            "{error}: print line by line (--line-buffer), or let tasks write into files of their own; with --joblog, --resume goes on from here"
+        ));
+    }
     let folder = std::env::temp_dir();
     Failure::fleetpool(format!(
         "cannot keep output that waits for its turn in {}: {error}: make room there, or name another folder with TMPDIR; with --joblog, --resume goes on from here",
