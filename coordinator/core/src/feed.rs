@@ -8,10 +8,10 @@ use fleetpool_proto::{
 };
 
 use crate::{
+    allotment::retract,
     core::CoordinatorCore,
     host::{Host, Hosts},
     outbox::Outbox,
-    placement::retract,
     pool::Pool,
     queue::{Pending, Queue},
 };

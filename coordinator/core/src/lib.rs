@@ -5,6 +5,7 @@
 //! knows no clock.
 
 mod agents;
+mod allotment;
 mod clients;
 mod core;
 mod credit;
@@ -13,6 +14,7 @@ mod fair;
 mod feed;
 mod held;
 mod host;
+mod lives;
 mod options;
 mod outbox;
 mod placement;

@@ -5,20 +5,16 @@
 //! pool, whose tasks would otherwise be bound to a slot that is not free (G2). Allotments are sticky: an idle pool
 //! keeps its slots until another one wants them.
 
+mod pinned;
+
 use std::{cmp::Reverse, collections::BTreeMap, collections::BinaryHeap};
 
-use fleetpool_proto::{
-    HostId, PoolId,
-    message::{TaskRow, ToAgent},
-};
+use fleetpool_proto::{HostId, PoolId};
 
 use crate::{
     core::CoordinatorCore,
     fair::{self, Claim},
-    host::Host,
-    outbox::Outbox,
     pool::Pool,
-    settle::{self, Loser},
 };
 
 impl CoordinatorCore {
@@ -139,102 +135,12 @@ impl CoordinatorCore {
         }
     }
 
-    /// Gives slots of the very hosts that tasks wait for by name, up to `limit` in all: free ones, then others' idle
-    /// ones, then, where `vacating` is at hand, the next that another pool gives up.
-    fn give_pinned(&mut self, id: PoolId, limit: u64, mut vacating: Option<&mut Vacating>) {
-        let hosts: Vec<HostId> = match self.pools.get(&id) {
-            Some(pool) => pool.queue.pinned_hosts().collect(),
-            None => return,
-        };
-        for host in hosts {
-            let wanted = self.wanted_on(id, host);
-            for _ in 0..wanted {
-                if !self.give_slot_of(id, host, limit, vacating.as_deref_mut()) {
-                    break;
-                }
-            }
-        }
-    }
-
-    fn wanted_on(&self, id: PoolId, host_id: HostId) -> u64 {
-        let (Some(pool), Some(host)) = (self.pools.get(&id), self.hosts.get(&host_id)) else {
-            return 0;
-        };
-        if !pool.may_use(host_id, host) {
-            return 0;
-        }
-        let allot = pool.shares.get(&host_id).map_or(0, |share| share.allot);
-        let waiting = pool.queue.len_pinned(host_id);
-        waiting.min(u64::from(host.facts.slots.saturating_sub(allot)))
-    }
-
-    /// Gives a slot of the host, or sees to it that one will be free.
-    fn give_slot_of(
-        &mut self,
-        id: PoolId,
-        host_id: HostId,
-        limit: u64,
-        vacating: Option<&mut Vacating>,
-    ) -> bool {
-        let (Some(pool), Some(host)) = (self.pools.get(&id), self.hosts.get(&host_id)) else {
-            return false;
-        };
-        if pool.room(&self.options) == 0 || pool.allotted >= limit {
-            // The next try finds room when a slot that stands idle elsewhere has been given back.
-            self.give_back_useless(id, host_id);
-            return false;
-        }
-        if host.free() == 0 {
-            let Some((idle, victim)) = self.slot_to_take(id, host_id) else {
-                return false;
-            };
-            if !idle {
-                let Some(vacating) = vacating else {
-                    return false;
-                };
-                if claim(vacating, host_id, 1) > 0 {
-                    return true;
-                }
-            }
-            let allot = self.allot_of(victim, host_id);
-            self.shrink(victim, host_id, allot - 1);
-        }
-        self.grow(id, host_id, 1);
-        true
-    }
-
-    /// A pool that gives up a slot of this host: an idle one, else the one with the most.
-    fn slot_to_take(&self, for_pool: PoolId, host: HostId) -> Option<(bool, PoolId)> {
-        let pools = self.hosts.get(&host)?.pools.iter();
-        pools
-            .filter(|&&pool| pool != for_pool && self.allot_of(pool, host) > 0)
-            .filter(|&&pool| self.may_lose(pool, host, for_pool))
-            .max_by_key(|&&pool| (self.leaves_idle(pool, host), self.allot_of(pool, host)))
-            .map(|&pool| (self.leaves_idle(pool, host), pool))
-    }
-
-    /// Whether a slot of the host may go over to a pool whose tasks wait for that host. Not from one whose tasks do,
-    /// too, unless that evens them out: it would take the slot back.
-    fn may_lose(&self, pool: PoolId, host: HostId, to: PoolId) -> bool {
-        let bound = |pool: &Pool| pool.queue.len_pinned(host) > 0;
-        let also_bound = self.pools.get(&pool).is_some_and(bound);
-        !also_bound || self.allot_of(pool, host) > self.allot_of(to, host) + 1
-    }
-
     /// Whether the pool has a slot of the host that it has no use for.
     fn leaves_idle(&self, pool: PoolId, host: HostId) -> bool {
         self.pools.get(&pool).is_some_and(|pool| {
             let idle = pool.shares.get(&host).is_some_and(|share| share.idle() > 0);
             idle && !pool.is_hungry() && pool.queue.len_pinned(host) == 0
         })
-    }
-
-    fn allot_of(&self, pool: PoolId, host: HostId) -> u16 {
-        let share = self
-            .pools
-            .get(&pool)
-            .and_then(|pool| pool.shares.get(&host));
-        share.map_or(0, |share| share.allot)
     }
 
     /// Moves slots that other pools leave idle.
@@ -342,86 +248,6 @@ impl CoordinatorCore {
         self.grow(to, host, 1);
         true
     }
-
-    /// Lowers a pool by `slots`, idle ones first.
-    pub(crate) fn give_back_slots(&mut self, id: PoolId, slots: u64) {
-        let Some(pool) = self.pools.get(&id) else {
-            return;
-        };
-        let mut shares: Vec<(usize, HostId, u16)> = pool
-            .shares
-            .iter()
-            .filter(|(_, share)| share.allot > 0)
-            .map(|(&host, share)| (share.idle(), host, share.allot))
-            .collect();
-        shares.sort_unstable_by_key(|&(idle, host, _)| (Reverse(idle), host));
-        let mut left = slots;
-        for (_, host, allot) in shares {
-            let taken = left.min(u64::from(allot));
-            if taken == 0 {
-                return;
-            }
-            left -= taken;
-            self.shrink(id, host, allot - u16::try_from(taken).unwrap_or(allot));
-        }
-    }
-
-    /// Lowers a pool by a slot on another host than `but`, where nothing waits that could use it.
-    fn give_back_useless(&mut self, id: PoolId, but: HostId) {
-        let Some(pool) = self.pools.get(&id).filter(|pool| !pool.is_hungry()) else {
-            return;
-        };
-        let useless = pool.shares.iter().find(|&(&host, share)| {
-            host != but && share.idle() > 0 && pool.queue.len_pinned(host) == 0
-        });
-        if let Some((&host, share)) = useless {
-            let left = share.allot - 1;
-            self.shrink(id, host, left);
-        }
-    }
-
-    /// Gives up to `slots` free slots of a host; tells how many there were.
-    fn grow(&mut self, pool: PoolId, host: HostId, slots: u16) -> u16 {
-        let grown = self.with(pool, host, |pool, facts, outbox| {
-            let slots = slots.min(facts.free());
-            if slots > 0 {
-                let allot = pool.shares.get(&host).map_or(0, |share| share.allot);
-                set_allot(pool, host, facts, outbox, allot + slots);
-            }
-            slots
-        });
-        self.touched.insert(pool);
-        grown.unwrap_or(0)
-    }
-
-    /// Lowers the slots of a pool on a host. From an agent where it has none left all that has not begun comes back.
-    pub(crate) fn shrink(&mut self, pool: PoolId, host: HostId, to: u16) {
-        self.with(pool, host, |pool, facts, outbox| {
-            let Some(share) = pool.shares.get(&host) else {
-                return;
-            };
-            if share.allot <= to {
-                return;
-            }
-            set_allot(pool, host, facts, outbox, to);
-        });
-        let lost = self.hosts.get(&host).is_some_and(|host| !host.is_up());
-        let ending = self.pools.get(&pool).is_some_and(|pool| pool.ending);
-        if lost && ending {
-            self.end_share_of_lost(pool, host);
-        }
-        self.supply += 1;
-    }
-
-    /// An ending pool does not wait for a host that is fenced.
-    fn end_share_of_lost(&mut self, pool: PoolId, id: HostId) {
-        let now = self.now;
-        self.with(pool, id, |pool, host, _| {
-            if host.state == crate::host::HostState::Lost {
-                settle::lose_share(pool, id, host, Loser::Gone, now);
-            }
-        });
-    }
 }
 
 /// Slots of each host that are being left, and that no pool counts on yet.
@@ -434,90 +260,4 @@ fn claim(vacating: &mut Vacating, host: HostId, want: u64) -> u64 {
     let claimed = want.min(*left);
     *left -= claimed;
     claimed
-}
-
-/// Tells the agent how many tasks of the pool it may run.
-fn set_allot(pool: &mut Pool, id: HostId, host: &mut Host, outbox: &mut Outbox, slots: u16) {
-    host.pools.insert(pool.id);
-    let share = pool.shares.entry(id).or_default();
-    share.allotment = outbox.number();
-    let ceiling = share.may_run_still().max(slots);
-    pool.set_slots(id, host, slots, ceiling);
-    tell_allot(pool, id, host, outbox);
-    pool.reindex(id, host);
-}
-
-fn tell_allot(pool: &mut Pool, id: HostId, host: &Host, outbox: &mut Outbox) {
-    let Some(share) = pool.shares.get_mut(&id) else {
-        return;
-    };
-    if host.session.is_none() {
-        return;
-    }
-    if !share.opened {
-        share.opened = true;
-        let options = Box::new(pool.options.clone());
-        let open = ToAgent::OpenPool {
-            pool: pool.id,
-            options,
-        };
-        outbox.agent(id, host, open);
-    }
-    let allot = ToAgent::Allot {
-        pool: pool.id,
-        slots: share.allot,
-        allotment: share.allotment,
-    };
-    outbox.agent(id, host, allot);
-}
-
-/// Tells a new session of a host what the pool has there.
-pub(crate) fn retell(pool: &mut Pool, id: HostId, host: &mut Host, outbox: &mut Outbox) {
-    let Some(share) = pool.shares.get_mut(&id) else {
-        return;
-    };
-    share.allotment = outbox.number();
-    let rows: Vec<TaskRow> = share
-        .tasks
-        .iter()
-        .filter(|(_, task)| task.cancelled)
-        .map(|(index, task)| TaskRow {
-            index,
-            attempt: task.tries.attempt,
-        })
-        .collect();
-    tell_allot(pool, id, host, outbox);
-    if !rows.is_empty() {
-        let pool = pool.id;
-        outbox.agent(id, host, ToAgent::Cancel { pool, rows });
-    }
-    pool.reindex(id, host);
-}
-
-/// Asks for up to `count` of the tasks that were sent ahead. One request at a time is enough: its answer comes
-/// within a round trip.
-pub(crate) fn retract(
-    pool: &mut Pool,
-    id: HostId,
-    host: &Host,
-    outbox: &mut Outbox,
-    count: usize,
-) -> usize {
-    let Some(share) = pool.shares.get_mut(&id) else {
-        return 0;
-    };
-    let count = count.min(share.excess());
-    if count == 0 || share.retraction.is_some() || host.session.is_none() {
-        return 0;
-    }
-    let retraction = outbox.number();
-    share.retraction = Some(retraction);
-    let message = ToAgent::Retract {
-        pool: pool.id,
-        count: u32::try_from(count).unwrap_or(u32::MAX),
-        retraction,
-    };
-    outbox.agent(id, host, message);
-    pool.reindex(id, host);
-    count
 }
