@@ -13,6 +13,9 @@ use nix::{
     unistd::Pid,
 };
 
+/// Most rounds of stopping. Each finds what was forked during the one before, by ever fewer processes.
+const STOP_ROUNDS_MAX: usize = 16;
+
 /// Every process below this one, parents first, except `spared` and what is below those.
 pub(crate) fn descendants(spared: &BTreeSet<Pid>) -> Vec<Pid> {
     let children = Children::look();
@@ -50,6 +53,28 @@ pub(crate) fn terminate_all(spared: &BTreeSet<Pid>) {
 /// they fork meanwhile is found by the next call.
 pub(crate) fn kill_all(spared: &BTreeSet<Pid>) -> Vec<Pid> {
     signal_all(Signal::SIGKILL, spared)
+}
+
+/// STOP to every process below this one, until none is found that was not stopped before: what forks faster than it
+/// can be killed does so no longer. Each is stopped before its children are looked for, so that they are all there.
+pub(crate) fn stop_all(spared: &BTreeSet<Pid>) {
+    let mut stopped = BTreeSet::new();
+    for _ in 0..STOP_ROUNDS_MAX {
+        let children = Children::look();
+        let mut found = children.of(Pid::this());
+        found.retain(|pid| !spared.contains(pid));
+        let before = stopped.len();
+        while let Some(pid) = found.pop() {
+            if stopped.insert(pid) {
+                // It may be dead by now.
+                let _ = kill(pid, Signal::SIGSTOP);
+            }
+            found.extend(children.of(pid));
+        }
+        if stopped.len() == before {
+            return;
+        }
+    }
 }
 
 /// Whether a process runs: ended ones that wait to be reaped do not count.

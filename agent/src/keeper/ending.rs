@@ -89,6 +89,8 @@ impl Tree {
     }
 
     fn kill(&mut self, now: Instant, pause: Duration, spared: &BTreeSet<Pid>) {
+        // Or what is killed first makes room for what others fork meanwhile, for ever.
+        tree::stop_all(spared);
         let killed = tree::kill_all(spared);
         if self.end.is_some() && !self.asked {
             self.leaked.extend(killed);
