@@ -50,7 +50,10 @@ pub(crate) struct Incoming {
 impl Incoming {
     /// Waits until bytes have come; `false` at the end. Cancel-safe.
     pub(crate) async fn fill(&mut self) -> io::Result<bool> {
-        self.buffer.reserve(READ_BYTES);
+        // Amid a large frame the buffer has room for just the rest of it: more would move all that has come.
+        if self.buffer.len() < READ_BYTES || self.buffer.len() == self.buffer.capacity() {
+            self.buffer.reserve(READ_BYTES);
+        }
         match self.reader.read_buf(&mut self.buffer).await {
             Ok(len) => Ok(len > 0),
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(false),

@@ -27,6 +27,8 @@ pub const SEND_QUEUE_BYTES: usize = 32 << 20;
 pub const CLOSE_TIME_MAX: Duration = Duration::from_secs(1);
 /// Bytes of bulk that a session reads ahead of whoever receives its frames. A larger frame is read when it is alone.
 pub const BULK_HELD_BYTES_MAX: usize = 64 << 20;
+/// Bytes of buffers that a process keeps for the next bulk when it needs them no more; others go back to the kernel.
+pub const SPARE_BYTES_MAX: usize = 16 << 20;
 /// Frames that may wait for their bulk before a session stops reading what comes behind them.
 pub const BULK_FRAMES_MAX: usize = 1024;
 /// TLS handshakes that a coordinator works on at once. Others wait; none is dropped.

@@ -10,6 +10,7 @@ mod local;
 pub(crate) mod quic;
 mod receiver;
 mod sender;
+mod spare;
 pub(crate) mod stream;
 mod wire;
 mod writer;

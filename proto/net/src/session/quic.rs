@@ -8,7 +8,7 @@ use std::{
     sync::Arc,
 };
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use fleetpool_proto::{
     Frame,
     limits::{BULK_FRAMES_MAX, BULK_HELD_BYTES_MAX, CLOSE_TIME_MAX, JOIN_FRAME_BYTES_MAX},
@@ -25,6 +25,7 @@ use super::{
     bulk::BulkSender,
     end::{Cause, Closed, End},
     receiver::Source,
+    spare,
     wire::{self, Apart, Decoder, Item},
     writer::Writer,
 };
@@ -302,7 +303,7 @@ async fn number(mut stream: RecvStream) -> Result<Step, Closed> {
 async fn read(mut stream: RecvStream, place: Place) -> Result<Step, Closed> {
     let len = place.apart.len;
     let wrong = |got: &str| Closed::malformed(format!("bulk segment of {len} bytes has {got}"));
-    let mut bytes = BytesMut::with_capacity(len);
+    let mut bytes = spare::take(len);
     while let Some(chunk) = stream
         .read_chunk(len + 1 - bytes.len(), true)
         .await
@@ -319,7 +320,7 @@ async fn read(mut stream: RecvStream, place: Place) -> Result<Step, Closed> {
     if bytes.len() < len {
         return Err(wrong(&bytes.len().to_string()));
     }
-    Ok(Step::Read(place, bytes.freeze()))
+    Ok(Step::Read(place, spare::freeze(bytes)))
 }
 
 /// Why a connection is no more.

@@ -65,7 +65,14 @@ impl Decoder {
     /// Where to read more into: at least as much room as the next frame lacks.
     pub(crate) fn space(&mut self) -> &mut BytesMut {
         let missing = self.needed.saturating_sub(self.buffer.len());
-        self.buffer.reserve(missing.max(READ_BYTES));
+        // Amid a large frame just its rest: for more than it has room for, the buffer would move all that has come.
+        let amid = missing > 0 && self.buffer.len() >= READ_BYTES;
+        let room = if amid {
+            missing
+        } else {
+            missing.max(READ_BYTES)
+        };
+        self.buffer.reserve(room);
         &mut self.buffer
     }
 
