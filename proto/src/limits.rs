@@ -48,8 +48,15 @@ pub const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Tasks a client may have submitted and not yet consumed the results of, unless its pool has more slots
 /// than a quarter of it. Clients wait for credit past it, which is what bounds a lazy input.
 pub const POOL_WINDOW_TASKS: u64 = 65_536;
-/// Bytes of arguments a client may have waiting at the coordinator; one task always fits.
+/// Bytes of arguments a client may have at the coordinator, of tasks that have not ended; one task always fits. And bytes
+/// of results that it may be behind with: past them nothing more is granted, and before, nothing ahead of slots whose
+/// results would pass them.
 pub const POOL_WINDOW_BYTES: u64 = 32 << 20;
+/// Bytes of payloads that a pool makes a coordinator hold, arguments and results together, besides an argument that
+/// passes the window, a result that does, and a result for each slot that was running then. A payload is there once: the
+/// core, the queue of a session and the session itself share its bytes. What a session reads and sends comes on top,
+/// [`BULK_HELD_BYTES_MAX`] at most if its peer sends what nobody asked it for.
+pub const POOL_HELD_BYTES_MAX: u64 = 2 * POOL_WINDOW_BYTES;
 
 /// Longest line of output kept together; a longer one is cut into pieces of this size, in bytes. Output stays below
 /// bulk, so that it is never overtaken by the report of the task that printed it.
