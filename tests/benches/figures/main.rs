@@ -14,6 +14,7 @@ mod native;
 mod pools;
 mod quic;
 mod table;
+mod tail;
 
 use std::{
     ffi::OsStr,
@@ -88,6 +89,11 @@ fn floor_lines() -> Vec<Line> {
         ("us, socketpair ping-pong", "socketpair", 5000),
         ("us, QUIC 1 KiB ping-pong", "quic", 5000),
         ("MiB/s, QUIC one stream", "quic-bulk", 512),
+        (
+            "MiB/s, QUIC one stream, long datagrams",
+            "quic-bulk-long",
+            512,
+        ),
     ]
     .map(|(name, floor, size)| {
         let arguments = [floor.to_owned(), size.to_string()];
@@ -106,7 +112,8 @@ fn run_contestant(arguments: &[&str]) {
         ["echo"] => floor::echo(),
         ["socketpair", rounds] => tell(floor::socketpair_round_trip_us(number(rounds))),
         ["quic", rounds] => tell(quic::round_trip_us(number(rounds))),
-        ["quic-bulk", mib] => tell(quic::bulk_mib_s(number(mib))),
+        ["quic-bulk", mib] => tell(quic::bulk_mib_s(number(mib), quic::SHORT_BYTES)),
+        ["quic-bulk-long", mib] => tell(quic::bulk_mib_s(number(mib), quic::LONG_BYTES)),
         ["no-ops", tasks] => tell(native::no_ops_per_second(number(tasks))),
         ["apply", calls] => tell(native::apply_us(number(calls))),
         ["arguments", tasks, mib] => tell(native::arguments_mib_s(number(tasks), number(mib))),
@@ -116,7 +123,10 @@ fn run_contestant(arguments: &[&str]) {
             number(tasks),
             number(us),
         )),
-        ["makespan", slow, fast] => tell(native::makespan_over_ideal(number(slow), number(fast))),
+        ["makespan", slow, fast] => {
+            let (makespan, idle) = tail::makespan_and_idle(number(slow), number(fast));
+            println!("{makespan} {idle}");
+        }
         ["core", hosts, tasks] => tell(core::events_per_second(number(hosts), number(tasks))),
         ["queued", tasks] => tell(core::bytes_per_queued_task(number(tasks))),
         // With the input as its argument, as `map` and xargs append it: `true` looks at an only argument (it may be

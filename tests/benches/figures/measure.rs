@@ -70,12 +70,11 @@ fn turn(run: &mut dyn FnMut() -> f64) -> Turn {
 }
 
 impl Turns {
-    /// One turn that somebody else has measured.
-    pub(crate) fn of(figure: f64) -> Self {
-        Self(vec![Turn {
-            figure,
-            cpu: Duration::ZERO,
-        }])
+    /// Turns that somebody else has measured.
+    pub(crate) fn of(figures: impl IntoIterator<Item = f64>) -> Self {
+        let cpu = Duration::ZERO;
+        let turn = |figure| Turn { figure, cpu };
+        Self(figures.into_iter().map(turn).collect())
     }
 
     /// The same turns, with a figure made of each.
@@ -121,6 +120,12 @@ pub(crate) fn middle(numbers: impl Iterator<Item = f64>) -> f64 {
 
 /// Runs a contestant of this house and reads the number that it prints.
 pub(crate) fn figure_of(command: &mut Command) -> f64 {
+    let [figure] = figures_of(command);
+    figure
+}
+
+/// Runs a contestant of this house and reads the numbers that it prints.
+pub(crate) fn figures_of<const N: usize>(command: &mut Command) -> [f64; N] {
     let output = command.stderr(Stdio::inherit()).output();
     let output = output.unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(
@@ -129,10 +134,30 @@ pub(crate) fn figure_of(command: &mut Command) -> f64 {
         output.status
     );
     let printed = String::from_utf8_lossy(&output.stdout);
-    printed
-        .trim()
-        .parse()
-        .unwrap_or_else(|_| panic!("{command:?} printed {printed:?}, not a number"))
+    let numbers: Result<Vec<f64>, _> = printed.split_whitespace().map(str::parse).collect();
+    let numbers = numbers.ok().and_then(|numbers| numbers.try_into().ok());
+    numbers.unwrap_or_else(|| panic!("{command:?} printed {printed:?}, not {N} numbers"))
+}
+
+/// How much a process grows from here on, at its largest.
+pub(crate) struct Growth {
+    pid: u32,
+    before_kib: u64,
+}
+
+impl Growth {
+    /// Of a process as it is now.
+    pub(crate) fn of(pid: u32) -> Self {
+        // proc(5): the peak becomes what is resident now.
+        fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("a process of ours");
+        let before_kib = memory_kib(pid, "VmHWM:");
+        Self { pid, before_kib }
+    }
+
+    pub(crate) fn mib(&self) -> f64 {
+        let peak_kib = memory_kib(self.pid, "VmHWM:");
+        crate::as_f64(peak_kib.saturating_sub(self.before_kib)) / 1024.0
+    }
 }
 
 /// A line of `/proc/PID/status` that is in kB; 0 when the process is gone.

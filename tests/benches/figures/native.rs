@@ -1,4 +1,4 @@
-//! Cases b, c, f, g and h: the Rust API. The functions here are what the workers run; each contestant is this program
+//! Cases b, c, f and g: the Rust API. The functions here are what the workers run; each contestant is this program
 //! again, as the client of a pool, and this program once more, as its workers.
 
 use std::{
@@ -22,16 +22,6 @@ fn nothing(_task: u64) {}
 fn sleep_us(us: u64) -> u64 {
     let start = Instant::now();
     sleep(Duration::from_micros(us));
-    micros(start.elapsed())
-}
-
-/// As [`sleep_us`], and twice as long on the host whose name ends in `slow`.
-#[fleetpool::task]
-fn sleep_us_here(us: u64) -> u64 {
-    let host = std::env::var("FLEETPOOL_HOST").unwrap_or_default();
-    let times = if host.ends_with("slow") { 2 } else { 1 };
-    let start = Instant::now();
-    sleep(Duration::from_micros(us * times));
     micros(start.elapsed())
 }
 
@@ -114,61 +104,20 @@ pub(crate) fn busy_percent(slots: u32, tasks: u64, us: u64) -> f64 {
     })
 }
 
-/// Makespan of tasks of very different lengths, divided by that of an ideal list schedule of the same.
-pub(crate) fn makespan_over_ideal(slow_slots: usize, fast_slots: usize) -> f64 {
-    let lengths = heavy_tail(200);
-    let slots = u32::try_from(slow_slots + fast_slots).expect("few");
-    with_pool(slots, |pool| {
-        warm(pool);
-        let start = Instant::now();
-        pool.map(sleep_us_here, lengths.clone()).expect("slept");
-        let took = start.elapsed().as_secs_f64();
-        took / (ideal_us(&lengths, slow_slots, fast_slots) / 1e6)
-    })
-}
-
-/// Lengths of a Pareto distribution (shape 1.2, at least 4 ms, at most 400 ms), always the same ones.
-fn heavy_tail(tasks: u64) -> Vec<u64> {
-    let mut state = 0x2545_F491_4F6C_DD1D_u64;
-    let mut uniform = || {
-        state ^= state << 13;
-        state ^= state >> 7;
-        state ^= state << 17;
-        crate::as_f64((state >> 12) + 1) / crate::as_f64(1 << 52)
-    };
-    let length = |uniform: f64| (4_000.0 * uniform.powf(-1.0 / 1.2)).min(400_000.0);
-    (0..tasks)
-        .map(|_| micros(Duration::from_secs_f64(length(uniform()) / 1e6)))
-        .collect()
-}
-
-/// Each task, in order, goes to the slot that is free first; a slow slot takes twice as long.
-fn ideal_us(lengths: &[u64], slow_slots: usize, fast_slots: usize) -> f64 {
-    let times = std::iter::repeat_n(2, slow_slots).chain(std::iter::repeat_n(1, fast_slots));
-    let mut slots: Vec<(u64, u64)> = times.map(|times| (0, times)).collect();
-    for &length in lengths {
-        let first = slots
-            .iter_mut()
-            .min_by_key(|(free_at, times)| (*free_at, *times))
-            .expect("slots");
-        first.0 += length * first.1;
-    }
-    crate::as_f64(slots.iter().map(|slot| slot.0).max().unwrap_or(0))
-}
-
-fn with_pool(slots: u32, work: impl FnOnce(&Pool) -> f64) -> f64 {
+/// What `work` finds on a pool of so many slots.
+pub(crate) fn with_pool<T>(slots: u32, work: impl FnOnce(&Pool) -> T) -> T {
     let pool = Pool::builder().processes(slots).build().expect("a pool");
-    let figure = work(&pool);
+    let found = work(&pool);
     pool.close();
     pool.join().expect("joined");
-    figure
+    found
 }
 
 /// Workers are started before the clock is.
-fn warm(pool: &Pool) {
+pub(crate) fn warm(pool: &Pool) {
     pool.map(nothing, 0..1000).expect("no-ops");
 }
 
-fn micros(time: Duration) -> u64 {
+pub(crate) fn micros(time: Duration) -> u64 {
     u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
 }

@@ -1,4 +1,5 @@
-//! What the QUIC library does without any of our code: one long stream on loopback, ping-pong and bulk.
+//! What the QUIC library does without any of our code: one long stream on loopback, ping-pong and bulk. Bulk as it is by
+//! default, in datagrams of Ethernet's length, and in datagrams as long as fleetpool's, with which it costs half.
 
 use std::{
     net::{Ipv4Addr, SocketAddr},
@@ -7,16 +8,21 @@ use std::{
 };
 
 use quinn::{
-    ClientConfig, Connection, Endpoint, ServerConfig, TransportConfig, VarInt,
+    ClientConfig, Connection, Endpoint, EndpointConfig, MtuDiscoveryConfig, ServerConfig,
+    TokioRuntime, TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::measure::middle;
 
+/// Longest datagrams of the library by default, and of fleetpool (`proto/net/src/transport.rs` says why).
+pub(crate) const SHORT_BYTES: u16 = 1_452;
+pub(crate) const LONG_BYTES: u16 = 6_540;
+
 /// Microseconds that 1 KiB takes to another process's runtime and back on one long stream, in the middle of `rounds`.
 pub(crate) fn round_trip_us(rounds: usize) -> f64 {
-    with_echo(async |connection| {
+    with_echo(SHORT_BYTES, async |connection| {
         let (mut send, mut receive) = connection.open_bi().await.expect("stream");
         let mut kilobyte = [7_u8; 1024];
         let mut times = Vec::with_capacity(rounds);
@@ -30,9 +36,9 @@ pub(crate) fn round_trip_us(rounds: usize) -> f64 {
     })
 }
 
-/// MiB a second that one stream carries one way.
-pub(crate) fn bulk_mib_s(mib: usize) -> f64 {
-    with_echo(async |connection| {
+/// MiB a second that one stream carries one way, in datagrams of at most so many bytes.
+pub(crate) fn bulk_mib_s(mib: usize, datagram_bytes: u16) -> f64 {
+    with_echo(datagram_bytes, async |connection| {
         let mut send = connection.open_uni().await.expect("stream");
         let megabyte = vec![7_u8; 1 << 20];
         let start = Instant::now();
@@ -49,7 +55,7 @@ pub(crate) fn bulk_mib_s(mib: usize) -> f64 {
 }
 
 /// Runs `work` on a connection to a thread that echoes two-way streams and swallows one-way ones.
-fn with_echo(work: impl AsyncFnOnce(Connection) -> f64) -> f64 {
+fn with_echo(datagram_bytes: u16, work: impl AsyncFnOnce(Connection) -> f64) -> f64 {
     let certified =
         rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("certificate");
     let certificate = certified.cert.der().clone();
@@ -60,8 +66,9 @@ fn with_echo(work: impl AsyncFnOnce(Connection) -> f64) -> f64 {
     let server_certificate = certificate.clone();
     std::thread::spawn(move || {
         runtime().block_on(async {
-            let endpoint = Endpoint::server(server_config(server_certificate, key), loopback())
-                .expect("bound");
+            let transport = transport(datagram_bytes);
+            let config = server_config(server_certificate, key, transport);
+            let endpoint = endpoint(datagram_bytes, Some(config));
             tell.send(endpoint.local_addr().expect("bound"))
                 .expect("awaited");
             serve(&endpoint).await;
@@ -69,8 +76,9 @@ fn with_echo(work: impl AsyncFnOnce(Connection) -> f64) -> f64 {
     });
     let address = told.recv().expect("the server is up");
     runtime().block_on(async {
-        let mut endpoint = Endpoint::client(loopback()).expect("bound");
-        endpoint.set_default_client_config(client_config(certificate));
+        let mut endpoint = endpoint(datagram_bytes, None);
+        let config = client_config(certificate, transport(datagram_bytes));
+        endpoint.set_default_client_config(config);
         let connection = endpoint
             .connect(address, "localhost")
             .expect("configured")
@@ -108,6 +116,7 @@ async fn serve(endpoint: &Endpoint) {
 fn server_config(
     certificate: rustls_pki_types::CertificateDer<'static>,
     key: PrivateKeyDer<'static>,
+    transport: TransportConfig,
 ) -> ServerConfig {
     let mut tls = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
@@ -118,11 +127,14 @@ fn server_config(
     tls.alpn_protocols = vec![b"bench".to_vec()];
     let mut config =
         ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).expect("TLS 1.3")));
-    config.transport_config(Arc::new(transport()));
+    config.transport_config(Arc::new(transport));
     config
 }
 
-fn client_config(certificate: rustls_pki_types::CertificateDer<'static>) -> ClientConfig {
+fn client_config(
+    certificate: rustls_pki_types::CertificateDer<'static>,
+    transport: TransportConfig,
+) -> ClientConfig {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(certificate).expect("a certificate");
     let mut tls = rustls::ClientConfig::builder_with_provider(provider())
@@ -132,16 +144,28 @@ fn client_config(certificate: rustls_pki_types::CertificateDer<'static>) -> Clie
         .with_no_client_auth();
     tls.alpn_protocols = vec![b"bench".to_vec()];
     let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("TLS 1.3")));
-    config.transport_config(Arc::new(transport()));
+    config.transport_config(Arc::new(transport));
     config
 }
 
+fn endpoint(datagram_bytes: u16, server: Option<ServerConfig>) -> Endpoint {
+    let mut config = EndpointConfig::default();
+    // The library takes a little more than it sends by default; what is longer must be said.
+    let taken = config.max_udp_payload_size(datagram_bytes.max(1_472));
+    taken.expect("more than 1200");
+    let socket = std::net::UdpSocket::bind(loopback()).expect("bound");
+    Endpoint::new(config, server, socket, Arc::new(TokioRuntime)).expect("an endpoint")
+}
+
 /// Windows large enough that they never bound the figure.
-fn transport() -> TransportConfig {
+fn transport(datagram_bytes: u16) -> TransportConfig {
+    let mut mtu = MtuDiscoveryConfig::default();
+    mtu.upper_bound(datagram_bytes);
     let mut transport = TransportConfig::default();
     transport.receive_window(VarInt::from_u32(32 << 20));
     transport.stream_receive_window(VarInt::from_u32(32 << 20));
     transport.send_window(32 << 20);
+    transport.mtu_discovery_config(Some(mtu));
     transport
 }
 
