@@ -40,9 +40,9 @@ doctest: ## the examples in the documentation of the code
 	timeout $(TEST_MINUTES_MAX)m $(CARGO) test --locked --workspace --doc --quiet
 
 .PHONY: lint
-lint: fmt clippy doc layering ## formatting, lints, documentation, layering; licences and advisories where cargo-deny is installed
+lint: fmt clippy doc layering ## formatting, lints, documentation, layering; licences and bans where cargo-deny is installed
 ifeq ($(DENY),yes)
-	$(MAKE) deny
+	$(CARGO) deny --locked check bans licenses sources
 endif
 
 .PHONY: fmt
@@ -63,7 +63,7 @@ layering: ## who may depend on whom, and what the pure crates may name
 	$(CARGO) test --locked --quiet -p fleetpool-tests --test layering
 
 .PHONY: deny
-deny: ## licences, advisories, banned crates (needs cargo-deny)
+deny: ## licences, banned crates, advisories (needs cargo-deny, and the network for the advisories)
 	$(CARGO) deny --locked check
 
 .PHONY: sim
