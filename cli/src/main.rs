@@ -47,8 +47,9 @@ fn start(cli: Cli) -> Result<Exit, Failure> {
         .enable_all()
         .build();
     let runtime = runtime.map_err(Failure::fleetpool)?;
-    let ended = runtime.block_on(commands::run(cli));
+    // As a task: every waking of what `block_on` is given goes through the kernel, also from this very thread.
+    let ended = runtime.block_on(runtime.spawn(commands::run(cli)));
     // A thread that waits for input cannot be waited for.
     runtime.shutdown_background();
-    ended
+    ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))
 }

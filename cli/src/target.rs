@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use fleetpool::cluster::Cluster;
+use fleetpool::cluster::{Cluster, Farewell};
 use fleetpool_net::{Address, Identity};
 use serde::Deserialize;
 
@@ -117,13 +117,29 @@ impl ClusterArgs {
 }
 
 impl Target {
-    /// Opens a session with it; an embedded one gets `slots`.
+    /// Opens a session with it; an embedded one gets `slots`, lives on this runtime, and is to be seen off.
     ///
     /// # Errors
     /// When it cannot be reached or does not let us in.
-    pub(crate) async fn connect(&self, slots: Option<u16>) -> Result<Cluster, Failure> {
+    pub(crate) async fn connect_here(
+        &self,
+        slots: Option<u16>,
+    ) -> Result<(Cluster, Option<Farewell>), Failure> {
+        if self.address.is_some() {
+            return Ok((self.connect().await?, None));
+        }
+        let embedded = Cluster::embedded_here(slots).await;
+        let (cluster, farewell) = embedded.map_err(Failure::fleetpool)?;
+        Ok((cluster, Some(farewell)))
+    }
+
+    /// Opens a session with it.
+    ///
+    /// # Errors
+    /// When it cannot be reached or does not let us in.
+    pub(crate) async fn connect(&self) -> Result<Cluster, Failure> {
         let Some(address) = &self.address else {
-            return Cluster::embedded(slots).map_err(Failure::fleetpool);
+            return Cluster::embedded(None).map_err(Failure::fleetpool);
         };
         let identity = match address {
             Address::Unix(_) => None,
@@ -143,7 +159,7 @@ impl Target {
                 "{why} needs a cluster: name one with --cluster ADDR, $FLEETPOOL_CLUSTER, or `cluster = \"ADDR\"` in ~/.config/fleetpool/config.toml"
             )));
         }
-        self.connect(None).await
+        self.connect().await
     }
 }
 

@@ -2,7 +2,7 @@
 //! memory, and whose failure is told in words.
 
 use std::{
-    ffi::{CString, OsStr},
+    ffi::{CString, OsStr, OsString},
     fs::File,
     io,
     os::{
@@ -31,6 +31,14 @@ pub(crate) struct Launcher {
     /// Whether the keeper is elsewhere now: a child begins where its parent is.
     away: bool,
     host: String,
+    found: Option<Found>,
+}
+
+/// Where a command was found. It is not looked for again until it cannot be started from there, as in a shell.
+struct Found {
+    name: OsString,
+    path: OsString,
+    program: PathBuf,
 }
 
 /// A process to be.
@@ -55,6 +63,7 @@ impl Launcher {
             home: open(".", flags, Mode::empty())?,
             away: false,
             host,
+            found: None,
         })
     }
 
@@ -63,9 +72,21 @@ impl Launcher {
         self.enter(launch.cwd)?;
         let name = launch.argv.first().ok_or("there is no command to run")?;
         let name = OsStr::from_bytes(name.as_bytes());
+        let found = self
+            .found
+            .as_ref()
+            .filter(|found| found.is(name, launch.path));
+        if let Some(found) = found
+            && let Ok(pid) = self.spawn(&found.program, launch)
+        {
+            return Ok(pid);
+        }
         let program = find(name, launch.path).ok_or_else(|| self.not_found(name))?;
-        self.spawn(&program, launch)
-            .map_err(|error| self.cannot_start(name, &program, error))
+        let pid = self
+            .spawn(&program, launch)
+            .map_err(|error| self.cannot_start(name, &program, error))?;
+        self.found = Found::new(name, launch.path, program);
+        Ok(pid)
     }
 
     fn spawn(&self, program: &Path, launch: &Launch) -> nix::Result<Pid> {
@@ -137,6 +158,24 @@ impl Launcher {
                 error.desc()
             ),
         }
+    }
+}
+
+impl Found {
+    /// `None` where what is found depends on more than the two.
+    fn new(name: &OsStr, path: &OsStr, program: PathBuf) -> Option<Self> {
+        let wherever = |folder: &[u8]| folder.first() != Some(&b'/');
+        let depends = path.as_bytes().split(|&byte| byte == b':').any(wherever);
+        let by_path = !name.as_bytes().contains(&b'/');
+        (by_path && !depends).then(|| Self {
+            name: name.into(),
+            path: path.into(),
+            program,
+        })
+    }
+
+    fn is(&self, name: &OsStr, path: &OsStr) -> bool {
+        self.name == name && self.path == path
     }
 }
 

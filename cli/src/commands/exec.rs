@@ -108,7 +108,7 @@ pub(crate) async fn run(args: ExecArgs, cluster: &ClusterArgs) -> Result<Exit, F
     let template =
         Template::parse(&args.words, args.shell, &Syntax::Host).map_err(Failure::usage)?;
     let target = cluster.target()?;
-    let cluster = target.connect(None).await?;
+    let cluster = target.connect().await?;
     let hosts = select(&cluster, &args.on).await?;
     if args.tasks.dry_run {
         return dry_run(&template, &hosts);

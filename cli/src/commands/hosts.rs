@@ -32,7 +32,7 @@ pub(crate) struct HostsArgs {
 /// # Errors
 /// When the selector matches none, or there is no cluster to ask.
 pub(crate) async fn run(args: HostsArgs, cluster: &ClusterArgs) -> Result<(), Failure> {
-    let cluster = cluster.target()?.connect(None).await?;
+    let cluster = cluster.target()?.connect().await?;
     table::list(&select(&cluster, &args.on).await?, args.json)
 }
 

@@ -23,7 +23,7 @@ pub(crate) struct JobsArgs {
 /// # Errors
 /// When there is no cluster to ask.
 pub(crate) async fn run(args: JobsArgs, cluster: &ClusterArgs) -> Result<(), Failure> {
-    let cluster = cluster.target()?.connect(None).await?;
+    let cluster = cluster.target()?.connect().await?;
     match ask(&cluster, Query::Jobs).await? {
         Answer::Jobs(jobs) => table::list(&jobs, args.json),
         answer => Err(odd(&answer)),

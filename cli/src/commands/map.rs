@@ -93,8 +93,10 @@ pub(crate) async fn run(args: MapArgs, cluster: &ClusterArgs) -> Result<Exit, Fa
     let total = rows.total;
     let slots = args.slots(&target, total);
     let embedded = slots.map(|slots| u16::try_from(slots).unwrap_or(SLOTS_MAX).min(SLOTS_MAX));
+    let spec = args.tasks.spec(Vec::new())?;
+    let (cluster, farewell) = target.connect_here(embedded).await?;
     let job = Job {
-        cluster: target.connect(embedded).await?,
+        cluster,
         pool: PoolOptions {
             name: tasks::name(&words),
             slots,
@@ -102,7 +104,7 @@ pub(crate) async fn run(args: MapArgs, cluster: &ClusterArgs) -> Result<Exit, Fa
             retries: args.tasks.retries(),
             ..PoolOptions::default()
         },
-        spec: args.tasks.spec(Vec::new())?,
+        spec,
         inputs: rows.inputs(template),
         total,
         past,
@@ -112,7 +114,11 @@ pub(crate) async fn run(args: MapArgs, cluster: &ClusterArgs) -> Result<Exit, Fa
         progress: args.tasks.shows_progress(),
         recorder,
     };
-    run::run(job).await
+    let ended = run::run(job).await;
+    if let Some(farewell) = farewell {
+        farewell.wait().await;
+    }
+    ended
 }
 
 impl MapArgs {

@@ -19,7 +19,7 @@ pub(crate) struct StatusArgs {
 /// # Errors
 /// When there is no cluster to ask.
 pub(crate) async fn run(args: StatusArgs, cluster: &ClusterArgs) -> Result<(), Failure> {
-    let cluster = cluster.target()?.connect(None).await?;
+    let cluster = cluster.target()?.connect().await?;
     match ask(&cluster, Query::Status).await? {
         Answer::Status(status) if args.json => table::print_json(&status),
         Answer::Status(status) => table::print(&text(&status)),

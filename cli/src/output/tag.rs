@@ -1,6 +1,6 @@
 //! Tags in front of lines: which task, or which host, wrote this.
 
-use std::rc::Rc;
+use std::sync::Arc;
 
 use fleetpool_proto::message::Stream;
 
@@ -27,7 +27,7 @@ impl TagStyle {
             Self::Host => Some(format!("{host}: ").into_bytes()),
         };
         Tagger {
-            tag: tag.map(Rc::from),
+            tag: tag.map(Arc::from),
             ends_lines: self == Self::Host,
             in_line: [false; 2],
         }
@@ -37,7 +37,7 @@ impl TagStyle {
 /// Puts a tag in front of the lines of one task.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Tagger {
-    tag: Option<Rc<[u8]>>,
+    tag: Option<Arc<[u8]>>,
     ends_lines: bool,
     /// Whether a line of stdout, or of stderr, has been begun.
     in_line: [bool; 2],

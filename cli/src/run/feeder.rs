@@ -3,7 +3,13 @@
 use bytes::Bytes;
 use fleetpool::cluster::{Error, Submitter};
 use fleetpool_proto::SpecId;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    runtime::Handle,
+    sync::{
+        mpsc::{self, error::TrySendError},
+        watch,
+    },
+};
 
 use super::ended::{Ended, Task};
 use crate::{failure::Failure, joblog::Past};
@@ -42,10 +48,11 @@ impl Inputs {
             return Self::Ready(Box::new(items));
         }
         let (sender, receiver) = mpsc::channel(READ_AHEAD);
+        let runtime = Handle::current();
         std::thread::spawn(move || {
             let mut items = items;
             while let Some(item) = items.next()
-                && sender.blocking_send(item).is_ok()
+                && send(item, &sender, &runtime)
             {}
         });
         Self::Awaited(receiver)
@@ -62,6 +69,23 @@ impl Inputs {
 impl std::fmt::Debug for Inputs {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Inputs")
+    }
+}
+
+/// Sends at once while there is room; then waits for room for many, so that not each one taken wakes the reading
+/// thread. Whether anybody wants more.
+fn send<T>(item: T, sender: &mpsc::Sender<T>, runtime: &Handle) -> bool {
+    let item = match sender.try_send(item) {
+        Ok(()) => return true,
+        Err(TrySendError::Closed(_)) => return false,
+        Err(TrySendError::Full(item)) => item,
+    };
+    match runtime.block_on(sender.reserve_many(READ_AHEAD / 2)) {
+        Ok(mut room) => room.next().is_some_and(|place| {
+            place.send(item);
+            true
+        }),
+        Err(_) => false,
     }
 }
 
@@ -134,7 +158,7 @@ impl Feeder {
     }
 
     /// Whether there is any point in going on.
-    async fn submit(&self, task: Task) -> Result<bool, Failure> {
+    async fn submit(&mut self, task: Task) -> Result<bool, Failure> {
         let payload: Bytes = task.command.payload().map_err(Failure::fleetpool)?;
         let host = task.host.as_ref().map(|host| host.id);
         match self.submitter.submit(self.spec, host, payload).await {

@@ -1,7 +1,8 @@
 //! A whole cluster inside this process: coordinator, agent and session on one thread, no ports and no files.
 
 use std::{
-    future::Future, num::NonZero, path::PathBuf, thread::available_parallelism, time::Duration,
+    future::Future, num::NonZero, path::PathBuf, pin::Pin, thread::available_parallelism,
+    time::Duration,
 };
 
 use fleetpool_agent::Link;
@@ -32,11 +33,7 @@ impl Cluster {
     /// # Errors
     /// When this machine has no room for another thread or process.
     pub fn embedded(slots: Option<u16>) -> Result<Self, Error> {
-        let slots = slots.unwrap_or_else(processors).clamp(1, SLOTS_MAX);
-        let program = Program::local().map_err(|error| Error::Start {
-            reason: format!("cannot look at this program's file: {error}; is /proc mounted?"),
-        })?;
-        let (thread, ready) = Thread::start(embed(slots, program)).map_err(no_thread)?;
+        let (thread, ready) = Thread::start(embed(slots, program()?)).map_err(no_thread)?;
         let ended = |_| Error::Start {
             reason: "its thread has ended".to_owned(),
         };
@@ -44,6 +41,40 @@ impl Cluster {
         let runtime = thread.runtime().clone();
         Ok(Self::start(session, welcome, runtime, Some(thread)))
     }
+
+    /// The same, but on the tokio runtime that this is called on instead of a thread of its own: whatever happens to
+    /// a task then wakes one thread and not two. For programs that never block that runtime.
+    ///
+    /// When the last handle is dropped, the [`Farewell`] ends what still runs.
+    ///
+    /// # Errors
+    /// When this machine has no room for another process.
+    pub async fn embedded_here(slots: Option<u16>) -> Result<(Self, Farewell), Error> {
+        let ((session, welcome), farewell) = embed(slots, program()?).await?;
+        Ok((Self::over(session, welcome), Farewell(Box::pin(farewell))))
+    }
+}
+
+/// The end of a cluster that lives on its user's runtime.
+pub struct Farewell(Pin<Box<dyn Future<Output = ()> + Send>>);
+
+impl Farewell {
+    /// Ends all that still runs in the cluster, and waits until it is gone.
+    pub async fn wait(self) {
+        self.0.await;
+    }
+}
+
+impl std::fmt::Debug for Farewell {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Farewell")
+    }
+}
+
+fn program() -> Result<Program, Error> {
+    Program::local().map_err(|error| Error::Start {
+        reason: format!("cannot look at this program's file: {error}; is /proc mounted?"),
+    })
 }
 
 pub(super) fn no_thread(error: std::io::Error) -> Error {
@@ -59,9 +90,10 @@ fn processors() -> u16 {
 
 /// Starts everything on the current runtime. The future beside the session ends it all.
 async fn embed(
-    slots: u16,
+    slots: Option<u16>,
     program: Program,
-) -> Result<((Session, Welcome), impl Future<Output = ()>), Error> {
+) -> Result<((Session, Welcome), impl Future<Output = ()> + Send), Error> {
+    let slots = slots.unwrap_or_else(processors).clamp(1, SLOTS_MAX);
     let head = coordinator::start(coordinator::Options {
         lease: LEASE,
         ..coordinator::Options::default()

@@ -3,7 +3,7 @@
 //! A [`Cluster`] is one session with a coordinator, somewhere else or embedded in this process. A pool opened on it
 //! is a pair: a [`Submitter`] that sends tasks as far as the coordinator's credit goes, and [`Events`] that brings
 //! back what becomes of them. Everything here may be awaited on any executor; the session itself lives on a thread
-//! of the cluster's own.
+//! of the cluster's own, unless it was asked to live where it is used.
 //!
 //! ```text
 //!  Submitter ─▶ Outbox (credit, batches) ─▶ flusher ─▶ Session ─▶ coordinator
@@ -24,6 +24,7 @@ mod submitter;
 mod thread;
 mod window;
 
+pub use embedded::Farewell;
 pub use error::Error;
 pub use events::{Events, PoolEvent};
 pub use handle::Cluster;
