@@ -275,6 +275,50 @@ mod tests {
         assert!(word(&[literal("a\0b")]).unwrap_err().contains("NUL"));
     }
 
+    /// Runs a command to its end.
+    fn run(launcher: &mut Launcher, name: &str, path: &OsStr) -> Result<(), String> {
+        let pid = launcher.start(&Launch {
+            argv: &[CString::new(name).unwrap()],
+            environment: &[],
+            path,
+            descriptors: &[],
+            cwd: None,
+        })?;
+        nix::sys::wait::waitpid(pid, None).unwrap();
+        Ok(())
+    }
+
+    #[test]
+    fn a_command_that_has_moved_is_found_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let [here, there] = ["here", "there"].map(|name| folder.path().join(name));
+        let path = std::env::join_paths([&here, &there]).unwrap();
+        for dir in [&here, &there] {
+            std::fs::create_dir(dir).unwrap();
+        }
+        let mut launcher = Launcher::new("host".into()).unwrap();
+        std::os::unix::fs::symlink("/bin/true", here.join("x")).unwrap();
+        run(&mut launcher, "x", &path).unwrap();
+        assert_eq!(launcher.found.as_ref().unwrap().program, here.join("x"));
+        std::fs::rename(here.join("x"), there.join("x")).unwrap();
+        run(&mut launcher, "x", &path).unwrap();
+        assert_eq!(launcher.found.as_ref().unwrap().program, there.join("x"));
+        std::fs::remove_file(there.join("x")).unwrap();
+        let reason = run(&mut launcher, "x", &path).unwrap_err();
+        assert!(reason.contains("no such command"), "{reason}");
+    }
+
+    #[test]
+    fn where_a_command_is_depends_on_the_folder_when_the_path_does() {
+        let found = |name: &str, path: &str| {
+            Found::new(OsStr::new(name), OsStr::new(path), "/bin/x".into()).is_some()
+        };
+        assert!(found("x", "/usr/bin:/bin"));
+        assert!(!found("x", "/usr/bin:bin"));
+        assert!(!found("x", "/usr/bin:"));
+        assert!(!found("./x", "/usr/bin"));
+    }
+
     #[test]
     fn programs_are_found_as_a_shell_does() {
         let path = OsStr::new("/nowhere:/usr/bin:/bin");

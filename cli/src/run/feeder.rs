@@ -177,3 +177,40 @@ impl Feeder {
         let _ = self.engine.send(fed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_waited_for_room_comes_in_order_and_whole() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let (sender, mut receiver) = mpsc::channel(READ_AHEAD);
+        let handle = runtime.handle().clone();
+        let items = 3 * READ_AHEAD;
+        let reading = std::thread::spawn(move || {
+            (0..items).all(|item| send(item, &sender, &handle)) && !sender.is_closed()
+        });
+        let received = runtime.block_on(async {
+            let mut received = Vec::new();
+            while let Some(item) = receiver.recv().await {
+                received.push(item);
+            }
+            received
+        });
+        assert!(reading.join().unwrap());
+        assert_eq!(received, Vec::from_iter(0..items));
+    }
+
+    #[test]
+    fn reading_ends_when_nobody_wants_more() {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let (sender, receiver) = mpsc::channel(1);
+        drop(receiver);
+        assert!(!send((), &sender, runtime.handle()));
+    }
+}
