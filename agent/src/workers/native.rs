@@ -21,7 +21,6 @@ use fleetpool_proto::{
     pool::Initializer,
     worker::{DoneRow, FromWorker, RunRow, ToWorker},
 };
-use nix::sys::socket::{setsockopt, sockopt};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
@@ -38,8 +37,6 @@ use crate::{
 const STOP_MAX: Duration = Duration::from_secs(1);
 /// How long the end of a dead worker's socket may take to come.
 const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
-/// What may be on its way to and from a worker: a large payload then takes a few wake-ups, and not one for each 200 KiB.
-const SOCKET_BUFFER_BYTES: usize = 1 << 20;
 /// Between TERM and KILL for a worker that does not follow the protocol.
 const RUDE_GRACE_MS: u32 = 1000;
 
@@ -105,10 +102,6 @@ impl Worker {
             initializer,
         } = native.ok_or_else(|| io::Error::other("its pool names no program"))?;
         let (ours, theirs) = UnixStream::pair()?;
-        for end in [&ours, &theirs] {
-            // The kernel grants what it allows.
-            setsockopt(end, sockopt::SndBuf, &SOCKET_BUFFER_BYTES)?;
-        }
         let (pipes, [stdout, stderr]) = Pipes::new()?;
         let theirs = OwnedFd::from(theirs);
         let descriptors = [&theirs, &stdout, &stderr].map(|fd| fd.as_raw_fd());
