@@ -48,12 +48,13 @@ pub const BATCH_BYTES_MAX: usize = 1 << 20;
 /// Tasks a client may have submitted and not yet consumed the results of, unless its pool has more slots
 /// than a quarter of it. Clients wait for credit past it, which is what bounds a lazy input.
 pub const POOL_WINDOW_TASKS: u64 = 65_536;
-/// Bytes of arguments a client may have at the coordinator, of tasks that have not ended; one task always fits. And bytes
+/// Bytes of arguments a client may have at the coordinator that have not been granted yet; one task always fits. And bytes
 /// of results that it may be behind with: past them nothing more is granted, and before, nothing ahead of slots whose
 /// results would pass them.
-pub const POOL_WINDOW_BYTES: u64 = 32 << 20;
+pub const POOL_WINDOW_BYTES: u64 = 16 << 20;
 /// Bytes of payloads that a pool makes a coordinator hold, arguments and results together, besides an argument that
-/// passes the window, a result that does, and a result for each slot that was running then. A payload is there once: the
+/// passes the window, a result that does, an argument or a result for each slot, and what is sent ahead of slots (4 MiB a
+/// host, or one task). A payload is there once: the
 /// core, the queue of a session and the session itself share its bytes. What a session reads and sends comes on top,
 /// [`BULK_HELD_BYTES_MAX`] at most if its peer sends what nobody asked it for.
 pub const POOL_HELD_BYTES_MAX: u64 = 2 * POOL_WINDOW_BYTES;

@@ -133,6 +133,10 @@ impl Keeper {
     fn serve(mut self) -> io::Result<i32> {
         loop {
             self.channel.flush();
+            // The agent's end may be found out by writing, before there is anything to read.
+            if self.channel.is_ended() && self.ending != Ending::Now {
+                self.end(Duration::ZERO);
+            }
             if self.is_over() {
                 return Ok(if self.left.is_empty() {
                     0

@@ -295,13 +295,8 @@ fn cancel_waiting(pool: &mut Pool, index: u64) -> bool {
     let Some(bytes) = pool.queue.remove(index) else {
         return false;
     };
+    pool.credit.on_gone(bytes);
     let loss = Loss::because("cancelled before it started");
-    settle::deliver_loss(
-        pool,
-        index,
-        fleetpool_proto::Outcome::Cancelled,
-        &loss,
-        bytes,
-    );
+    settle::deliver_loss(pool, index, fleetpool_proto::Outcome::Cancelled, &loss);
     true
 }

@@ -9,8 +9,8 @@ pub(crate) struct Credit {
     window_bytes: u64,
     /// Results that the client has consumed.
     consumed: u64,
-    /// Bytes of the arguments of tasks that have ended.
-    bytes_ended: u64,
+    /// Bytes of arguments that wait no more.
+    bytes_gone: u64,
     told: (u64, u64),
     /// Result batches that were sent and not consumed: (tasks, bytes).
     behind: VecDeque<(u64, u64)>,
@@ -24,7 +24,7 @@ impl Credit {
             window_tasks,
             window_bytes,
             consumed: 0,
-            bytes_ended: 0,
+            bytes_gone: 0,
             told: (0, 0),
             behind: VecDeque::new(),
             behind_bytes: 0,
@@ -32,9 +32,10 @@ impl Credit {
         }
     }
 
-    /// A task with an argument of this size is over.
-    pub(crate) fn on_ended(&mut self, bytes: u64) {
-        self.bytes_ended += bytes;
+    /// An argument of this size waits no more: its task has been granted for the first time, or is over without. One that
+    /// counted for longer would keep large arguments from all slots but a few (G2).
+    pub(crate) fn on_gone(&mut self, bytes: u64) {
+        self.bytes_gone += bytes;
     }
 
     /// There is a result of this size for the client.
@@ -80,7 +81,7 @@ impl Credit {
     pub(crate) fn poll(&mut self, slots: u64) -> Option<(u64, u64)> {
         let window_tasks = self.window_tasks.max(4 * slots);
         let tasks = self.consumed + window_tasks;
-        let bytes = self.bytes_ended + self.window_bytes;
+        let bytes = self.bytes_gone + self.window_bytes;
         let (told_tasks, told_bytes) = self.told;
         let worth = tasks >= told_tasks + window_tasks.div_ceil(8)
             || bytes >= told_bytes + self.window_bytes.div_ceil(8);

@@ -280,6 +280,7 @@ fn grant(
         let Some(mut task) = pop(&mut pool.queue) else {
             break;
         };
+        pool.credit.on_gone(task.new_bytes());
         task.tries.attempt = task.tries.attempt.next();
         if share.specs_sent.insert(task.spec) {
             batch.send(host, outbox);

@@ -33,6 +33,17 @@ pub(crate) struct Pending {
     pub(crate) payload: Bytes,
 }
 
+impl Pending {
+    /// Bytes of an argument that has been waiting ever since it came.
+    pub(crate) fn new_bytes(&self) -> u64 {
+        if self.tries.attempt == Attempt::default() {
+            self.payload.len() as u64
+        } else {
+            0
+        }
+    }
+}
+
 /// Tasks `next`, `next + 1`, … as they were submitted.
 #[derive(Debug)]
 struct Block {
@@ -158,11 +169,11 @@ impl Queue {
         Some(task)
     }
 
-    /// Takes a waiting task out; tells the bytes of its argument.
+    /// Takes a waiting task out; tells the bytes of its argument, if it has been waiting ever since it came.
     pub(crate) fn remove(&mut self, index: u64) -> Option<u64> {
         if let Some(task) = self.returned.remove(&index) {
             self.len -= 1;
-            return Some(task.payload.len() as u64);
+            return Some(task.new_bytes());
         }
         let pinned = self
             .pinned
@@ -188,7 +199,7 @@ impl Queue {
             self.pinned.remove(&host);
         }
         self.len_pinned -= 1;
-        Some(task.payload.len() as u64)
+        Some(task.new_bytes())
     }
 
     /// Forgets every waiting task.

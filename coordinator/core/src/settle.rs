@@ -90,7 +90,7 @@ fn end_attempt(
         run_us: row.run_us,
         queue_us: micros(queued),
     };
-    deliver(pool, result, payload, task.payload.len() as u64);
+    deliver(pool, result, payload);
 }
 
 fn may_retry(pool: &Pool, task: &Granted, outcome: Outcome) -> bool {
@@ -107,8 +107,7 @@ fn may_retry(pool: &Pool, task: &Granted, outcome: Outcome) -> bool {
 }
 
 /// The task is over: its one outcome goes to the client.
-fn deliver(pool: &mut Pool, row: ResultRow, payload: Bytes, argument_bytes: u64) {
-    pool.credit.on_ended(argument_bytes);
+fn deliver(pool: &mut Pool, row: ResultRow, payload: Bytes) {
     if pool.ending {
         return;
     }
@@ -122,19 +121,13 @@ fn deliver(pool: &mut Pool, row: ResultRow, payload: Bytes, argument_bytes: u64)
 }
 
 /// The task is over without having been reported by an agent.
-pub(crate) fn deliver_loss(
-    pool: &mut Pool,
-    index: u64,
-    outcome: Outcome,
-    loss: &Loss,
-    argument_bytes: u64,
-) {
+pub(crate) fn deliver_loss(pool: &mut Pool, index: u64, outcome: Outcome, loss: &Loss) {
     let row = ResultRow {
         index,
         outcome,
         ..ResultRow::default()
     };
-    deliver(pool, row, encode_header(loss), argument_bytes);
+    deliver(pool, row, encode_header(loss));
 }
 
 /// Tasks that may run on this host only, which cannot run them, end here (G4).
@@ -146,8 +139,8 @@ pub(crate) fn refuse_pinned(pool: &mut Pool, id: HostId, why: &str) {
         } else {
             Outcome::NotStarted
         };
-        let bytes = task.payload.len() as u64;
-        deliver_loss(pool, task.index, outcome, &loss, bytes);
+        pool.credit.on_gone(task.new_bytes());
+        deliver_loss(pool, task.index, outcome, &loss);
     }
 }
 
@@ -167,17 +160,14 @@ pub(crate) fn requeue_unstarted(pool: &mut Pool, id: HostId, index: u64, now: Ti
     };
     if task.cancelled {
         let loss = Loss::because("cancelled before it started");
-        let bytes = task.payload.len() as u64;
-        deliver_loss(pool, index, Outcome::Cancelled, &loss, bytes);
+        deliver_loss(pool, index, Outcome::Cancelled, &loss);
     } else {
         put_back(pool, task.back_to_pending(index, now));
     }
 }
 
 fn put_back(pool: &mut Pool, task: Pending) {
-    if pool.ending {
-        pool.credit.on_ended(task.payload.len() as u64);
-    } else {
+    if !pool.ending {
         pool.queue.push(task);
     }
 }
@@ -242,6 +232,6 @@ fn lose_tasks(pool: &mut Pool, id: HostId, host: &Host, share: Share, now: Times
             pid,
             ..ResultRow::default()
         };
-        deliver(pool, row, encode_header(&loss), task.payload.len() as u64);
+        deliver(pool, row, encode_header(&loss));
     }
 }

@@ -649,6 +649,29 @@ fn an_exec_task_runs_on_its_host_even_when_another_pool_has_all_its_slots() {
 }
 
 #[test]
+fn g2_large_arguments_keep_no_slot_waiting() {
+    let mut world = World::new(1, 8);
+    world.open(POOL, PoolOptions::default());
+    let large = usize::try_from(POOL_WINDOW_BYTES).expect("fits memory") / 2;
+    for first in [0, 2, 4] {
+        world.client(FromClient::Submit {
+            pool: POOL,
+            spec: SpecId(0),
+            first,
+            hosts: Vec::new(),
+            payloads: Payloads::from(vec![Bytes::from(vec![0; large]); 2]),
+        });
+        let credit = world.told.iter().filter_map(|message| match message {
+            ToClient::Credit { bytes, .. } => Some(*bytes),
+            _ => None,
+        });
+        let submitted = (first + 2) * large as u64;
+        assert_eq!(credit.max(), Some(submitted + POOL_WINDOW_BYTES));
+    }
+    assert_eq!(world.granted(POOL), 6, "and none of them has ended");
+}
+
+#[test]
 fn g4_what_waits_for_a_host_that_is_lost_ends() {
     let mut world = World::new(2, 1);
     let lost = HostId(1);
