@@ -100,6 +100,18 @@ async fn prints_are_told_with_the_task_that_made_them() {
 }
 
 #[tokio::test]
+async fn a_line_without_an_end_that_was_read_while_its_task_ran_is_told_before_the_tasks_end() {
+    let mut boss = boss(1, "linger").await;
+    let some_ms = Bytes::from_static(&[0; 8]);
+    boss.grant_raw(SPEC, (0..60).map(|index| (index, some_ms.clone())))
+        .await;
+    ends(&mut boss, 60).await;
+    for index in 0..60 {
+        assert_eq!(boss.stdout(index), format!("task {index} "));
+    }
+}
+
+#[tokio::test]
 async fn a_pipe_that_fills_up_blocks_nobody() {
     let mut boss = boss(1, "noise").await;
     boss.grant_raw(SPEC, (0..20).map(|index| (index, Bytes::new())))

@@ -252,9 +252,12 @@ impl Worker {
                 attempt: row.attempt,
             };
             self.let_end(attempt);
+            let author = Some(Author { attempt, pid });
             if row.printed || alone {
-                self.pipes
-                    .drain(Some(Author { attempt, pid }), &mut self.outlet);
+                self.pipes.drain(author, &mut self.outlet);
+            } else {
+                // Nothing is left in the pipes, but the end of it may have been read before others came to hand.
+                self.pipes.finish_lines(author, &mut self.outlet);
             }
             self.outlet.event(Event::TaskEnded {
                 slot,

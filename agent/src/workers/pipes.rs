@@ -95,13 +95,20 @@ impl Pipes {
         self.read_at = (most < FLOOD_BYTES).then(|| Instant::now() + PACE);
     }
 
-    /// Reads all that is there, and gives out last lines even without an end: the author has ended.
+    /// Reads all that is there: the author has ended.
     pub(crate) fn drain(&mut self, author: Option<Author>, outlet: &mut Outlet) {
         for at in 0..self.streams.len() {
             // Past the runtime's notion of what is readable, which may be older than what is in the pipe.
             while let Ok(len @ 1..) = read(&self.streams[at].reader, &mut self.scratch) {
                 self.take(at, len, author, outlet);
             }
+        }
+        self.finish_lines(author, outlet);
+    }
+
+    /// Gives out last lines even without an end: the author has ended.
+    pub(crate) fn finish_lines(&mut self, author: Option<Author>, outlet: &mut Outlet) {
+        for at in 0..self.streams.len() {
             if let Some(rest) = self.streams[at].lines.finish() {
                 self.give(self.streams[at].stream, rest, author, outlet);
             }

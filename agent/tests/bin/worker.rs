@@ -69,6 +69,10 @@ fn call(function: &str, row: &RunRow, argument: Bytes) -> (Outcome, Bytes) {
         "print" => say_aloud(&format!("task {}\n", row.index)),
         "half" => say_aloud(&format!("task {} ", row.index)),
         "noise" => say_aloud(&format!("{:0>99}\n", row.index).repeat(10_000)),
+        "linger" => {
+            say_aloud(&format!("task {} ", row.index));
+            std::thread::sleep(Duration::from_millis(argument.len() as u64));
+        }
         "sleep" => {
             say_aloud("sleeping\n");
             std::thread::sleep(Duration::from_millis(argument.len() as u64));
