@@ -34,6 +34,14 @@ pub enum Runtime {
         /// Its size in bytes.
         size: u64,
     },
+    /// Python processes, forked from one that has made itself ready, and kept from task to task.
+    Python {
+        /// The interpreter: a path, or a name that the host looks for on its own `PATH`.
+        interpreter: String,
+        /// What every worker of the pool begins with (its `__main__`, where modules are found, its initializer). Agents
+        /// that lack it ask for it.
+        context: ContentHash,
+    },
 }
 
 impl Runtime {
@@ -43,6 +51,7 @@ impl Runtime {
         match self {
             Self::Command => "command",
             Self::Native { .. } => "native",
+            Self::Python { .. } => "python",
         }
     }
 }
@@ -132,8 +141,14 @@ pub struct Initializer {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Spec {
-    /// Native: name of the registered function. Command: for people.
+    /// Native: name of the registered function. Others: for people.
     pub function: String,
+    /// Python: the pickled function, where it is small.
+    pub code: Bytes,
+    /// Python: the pickled function, where it is large. Agents that lack it ask for it.
+    pub content: Option<ContentHash>,
+    /// Python: the one version (major, minor) that can read the function, where it was pickled by value.
+    pub python: Option<(u8, u8)>,
     /// A task that runs longer is killed with its whole tree; 0: no limit.
     pub timeout_ms: u64,
     /// Processes that a task leaves behind are let live instead of killed.

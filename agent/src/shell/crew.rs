@@ -83,7 +83,7 @@ impl Shell {
 
 fn native(options: &PoolOptions, store: &Store) -> Option<Native> {
     match &options.runtime {
-        Runtime::Command => None,
+        Runtime::Command | Runtime::Python { .. } => None,
         Runtime::Native { program, .. } => Some(Native {
             // The core asks for no worker before its program is here.
             program: store

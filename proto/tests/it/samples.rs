@@ -86,6 +86,9 @@ fn options() -> Box<PoolOptions> {
 fn spec() -> Box<Spec> {
     Box::new(Spec {
         function: "square".to_owned(),
+        code: bytes("code"),
+        content: Some(HASH),
+        python: Some((3, 11)),
         timeout_ms: 60_000,
         leave_children: true,
         cwd: Some("/tmp".to_owned()),
