@@ -1,6 +1,7 @@
-//! Programs that pools bring: where they are on this host, by hash.
+//! Content that pools bring, by hash: programs, which are files to be executed, and what goes into a worker as it is
+//! (pickled functions), which is kept in memory.
 //!
-//! Owns the cache folder. It must never give out a file whose bytes it has not hashed in this life, except the
+//! Owns the cache folder. It must never give out content whose bytes it has not hashed in this life, except the
 //! local programs that its owner vouches for.
 
 use std::{
@@ -12,7 +13,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use fleetpool_proto::{PoolId, pool::ContentHash};
+use fleetpool_proto::{PoolId, limits::CONTENT_KEPT_BYTES_MAX, pool::ContentHash};
 
 /// Content by hash.
 #[derive(Debug)]
@@ -22,6 +23,53 @@ pub(crate) struct Store {
     programs: BTreeMap<ContentHash, PathBuf>,
     /// Who waits for what.
     waiting: BTreeMap<ContentHash, BTreeSet<PoolId>>,
+    blobs: Blobs,
+}
+
+/// Content in memory. It stays while a pool needs it, and as long as there is room afterwards: the next pool may well
+/// need the same.
+#[derive(Debug, Default)]
+struct Blobs {
+    kept: BTreeMap<ContentHash, Blob>,
+    /// Counts uses, to tell which was last.
+    clock: u64,
+}
+
+#[derive(Debug)]
+struct Blob {
+    bytes: Bytes,
+    pools: BTreeSet<PoolId>,
+    used: u64,
+}
+
+impl Blobs {
+    /// A pool needs this; whether it is here.
+    fn claim(&mut self, pool: PoolId, hash: ContentHash) -> bool {
+        self.clock += 1;
+        let Some(blob) = self.kept.get_mut(&hash) else {
+            return false;
+        };
+        blob.used = self.clock;
+        blob.pools.insert(pool);
+        true
+    }
+
+    fn forget(&mut self, pool: PoolId) {
+        for blob in self.kept.values_mut() {
+            blob.pools.remove(&pool);
+        }
+        let unneeded = |blob: &&Blob| blob.pools.is_empty();
+        let bytes = |blob: &Blob| blob.bytes.len();
+        let mut idle: usize = self.kept.values().filter(unneeded).map(bytes).sum();
+        while idle > CONTENT_KEPT_BYTES_MAX {
+            let oldest = self.kept.iter().filter(|(_, blob)| unneeded(blob));
+            let oldest = oldest.min_by_key(|(_, blob)| blob.used).map(|(hash, _)| *hash);
+            let Some(gone) = oldest.and_then(|hash| self.kept.remove(&hash)) else {
+                return;
+            };
+            idle -= bytes(&gone);
+        }
+    }
 }
 
 /// What a pool that needs content is in for.
@@ -41,7 +89,40 @@ impl Store {
             folder,
             programs: local.into_iter().collect(),
             waiting: BTreeMap::new(),
+            blobs: Blobs::default(),
         }
+    }
+
+    /// A pool needs content in memory: `Here`, `Wait`, or `Check` when it is to be asked for.
+    pub(crate) fn need_blob(&mut self, pool: PoolId, hash: ContentHash) -> Need {
+        if self.blobs.claim(pool, hash) {
+            return Need::Here;
+        }
+        self.wait_for(pool, hash)
+    }
+
+    /// Content in memory.
+    pub(crate) fn blob(&self, hash: ContentHash) -> Option<&Bytes> {
+        self.blobs.kept.get(&hash).map(|blob| &blob.bytes)
+    }
+
+    /// Whether somebody waits for it as a program.
+    pub(crate) fn is_program(&self, hash: ContentHash, pool: impl Fn(PoolId) -> bool) -> bool {
+        let waiting = self.waiting.get(&hash);
+        waiting.is_some_and(|pools| pools.iter().any(|&id| pool(id)))
+    }
+
+    /// The content is in memory now, checked: who waited for it.
+    pub(crate) fn blob_arrived(&mut self, hash: ContentHash, bytes: Bytes) -> BTreeSet<PoolId> {
+        let pools = self.waiting.remove(&hash).unwrap_or_default();
+        let used = self.blobs.clock;
+        let blob = Blob {
+            bytes,
+            pools: pools.clone(),
+            used,
+        };
+        self.blobs.kept.insert(hash, blob);
+        pools
     }
 
     /// A pool needs content.
@@ -49,6 +130,10 @@ impl Store {
         if self.programs.contains_key(&hash) {
             return Need::Here;
         }
+        self.wait_for(pool, hash)
+    }
+
+    fn wait_for(&mut self, pool: PoolId, hash: ContentHash) -> Need {
         let pools = self.waiting.entry(hash).or_default();
         let first = pools.is_empty();
         pools.insert(pool);
@@ -91,6 +176,7 @@ impl Store {
             pools.remove(&pool);
         }
         self.waiting.retain(|_, pools| !pools.is_empty());
+        self.blobs.forget(pool);
     }
 }
 
@@ -101,11 +187,17 @@ pub(crate) fn is_sound(path: &Path, hash: ContentHash) -> bool {
     copied.is_ok() && hasher.finalize().as_bytes() == &hash.0
 }
 
-/// Stores content, durably and in one step: whoever finds the file finds all of it. Not for the runtime's thread.
-pub(crate) fn store(path: &Path, hash: ContentHash, bytes: &Bytes) -> Result<(), String> {
+/// Whether content is what its hash says. Not for the runtime's thread, when it is large.
+pub(crate) fn check(hash: ContentHash, bytes: &Bytes) -> Result<(), String> {
     if blake3::hash(bytes).as_bytes() != &hash.0 {
         return Err(format!("what came under the hash {hash} is something else"));
     }
+    Ok(())
+}
+
+/// Stores content, durably and in one step: whoever finds the file finds all of it. Not for the runtime's thread.
+pub(crate) fn store(path: &Path, hash: ContentHash, bytes: &Bytes) -> Result<(), String> {
+    check(hash, bytes)?;
     write(path, bytes).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 

@@ -20,6 +20,7 @@ mod keeper;
 mod lines;
 mod link;
 mod options;
+mod python;
 mod output;
 mod shell;
 pub mod spawner;

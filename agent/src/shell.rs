@@ -356,6 +356,7 @@ impl Shell {
             }
             Action::StopWorker { slot, generation } => self.order(slot, generation, Order::Stop),
             Action::FetchProgram { pool } => self.fetch_program(pool),
+            Action::FetchContent { pool, hash } => self.fetch_blob(pool, hash),
             Action::DropLink { reason } => self.drop_link(&reason),
             Action::PoolClosed { pool } => {
                 self.store.forget(pool);

@@ -63,9 +63,15 @@ impl Incoming {
 
     /// The next whole message among them.
     pub(crate) fn take<M: Message>(&mut self) -> Result<Option<M>, DecodeError> {
-        read_inline(&mut self.buffer)?
-            .map(M::from_frame)
-            .transpose()
+        self.take_with(|buffer| read_inline(buffer)?.map(M::from_frame).transpose())
+    }
+
+    /// The same, of another encoding.
+    pub(crate) fn take_with<M>(
+        &mut self,
+        read: impl FnOnce(&mut BytesMut) -> Result<Option<M>, DecodeError>,
+    ) -> Result<Option<M>, DecodeError> {
+        read(&mut self.buffer)
     }
 }
 
@@ -84,7 +90,12 @@ impl Outgoing {
         let frame = message.into_frame();
         Prelude::of(&frame, false).write(&mut self.tail);
         let Frame { header, body } = frame;
-        for piece in std::iter::once(header).chain(body) {
+        self.put_pieces(std::iter::once(header).chain(body));
+    }
+
+    /// Puts bytes behind the others; large pieces are not copied.
+    pub(crate) fn put_pieces(&mut self, pieces: impl IntoIterator<Item = Bytes>) {
+        for piece in pieces {
             if piece.len() < BULK_BYTES_MIN {
                 self.tail.extend_from_slice(&piece);
             } else {

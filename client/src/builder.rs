@@ -190,35 +190,45 @@ impl Builder {
     }
 
     fn connect(&self, address: &str) -> Result<(Cluster, Program), Error> {
-        let invalid = |error: &dyn std::fmt::Display| Error::Invalid(error.to_string());
-        let address: Address = address.parse().map_err(|error| invalid(&error))?;
-        let identity = match address {
-            Address::Unix(_) => None,
-            Address::Tcp(_) => {
-                let folder = config::identity(self.identity.as_deref())?;
-                Some(Identity::load(&folder).map_err(|error| invalid(&error))?)
-            }
-        };
         let program = Program::remote().map_err(|error| {
             Error::Invalid(format!(
                 "cannot read this program, to send it to hosts: {error}"
             ))
         })?;
-        let cluster = park::block_on(Cluster::connect(&address, identity.as_ref()))?;
+        let cluster = connect(address, self.identity.as_deref())?;
         cluster.offer(program.hash, program.path.clone());
         Ok((cluster, program))
     }
 
     fn embed(&mut self) -> Result<(Cluster, Program), Error> {
-        let slots = self
-            .options
-            .slots
-            .map(|slots| u16::try_from(slots).unwrap_or(SLOTS_MAX));
+        let slots = self.options.slots.map(slots_of_host);
         let program = Program::local().map_err(|error| {
             Error::Invalid(format!("cannot look at this program's file: {error}"))
         })?;
         Ok((Cluster::embedded(slots)?, program))
     }
+}
+
+/// A session with the cluster at `address`, under the identity that was named or is found.
+pub(crate) fn connect(address: &str, identity: Option<&Path>) -> Result<Cluster, Error> {
+    let invalid = |error: &dyn std::fmt::Display| Error::Invalid(error.to_string());
+    let address: Address = address.parse().map_err(|error| invalid(&error))?;
+    let identity = match address {
+        Address::Unix(_) => None,
+        Address::Tcp(_) => {
+            let folder = config::identity(identity)?;
+            Some(Identity::load(&folder).map_err(|error| invalid(&error))?)
+        }
+    };
+    Ok(park::block_on(Cluster::connect(
+        &address,
+        identity.as_ref(),
+    ))?)
+}
+
+/// As many slots as one host can have.
+pub(crate) fn slots_of_host(slots: u32) -> u16 {
+    u16::try_from(slots).unwrap_or(SLOTS_MAX)
 }
 
 /// A pool of nothing is a slip, not a wish.

@@ -75,6 +75,7 @@ mod output;
 mod park;
 mod pool;
 mod program;
+pub mod raw;
 mod task;
 mod worker;
 

@@ -273,11 +273,7 @@ impl Pool {
     /// # Errors
     /// When the pool is not closed, or its cluster is lost.
     pub fn join(&self) -> Result<(), Error> {
-        park::block_on(async {
-            poll_fn(|context| self.core.poll_fed(context)).await?;
-            self.core.submitter().close();
-            poll_fn(|context| self.core.poll_finished(context)).await
-        })
+        park::block_on(self.core.join())
     }
 
     /// Ends the pool now: what runs is killed with all its processes, and calls that wait end with
@@ -302,14 +298,19 @@ impl Pool {
     /// # Errors
     /// When the cluster is lost.
     pub fn hosts(&self) -> Result<Vec<HostView>, Error> {
-        let on = self.on.clone();
-        match park::block_on(self.cluster.ask(Query::Hosts { on }))? {
-            Answer::Hosts(hosts) => Ok(hosts),
-            Answer::Refused { reason } => Err(Error::Invalid(reason)),
-            other => Err(Error::Cluster(cluster::Error::Lost {
-                reason: format!("the coordinator answered a question for hosts with {other:?}"),
-            })),
-        }
+        park::block_on(hosts(&self.cluster, &self.on))
+    }
+}
+
+/// The hosts of a cluster that a selector names.
+pub(crate) async fn hosts(cluster: &Cluster, on: &str) -> Result<Vec<HostView>, Error> {
+    let on = on.to_owned();
+    match cluster.ask(Query::Hosts { on }).await? {
+        Answer::Hosts(hosts) => Ok(hosts),
+        Answer::Refused { reason } => Err(Error::Invalid(reason)),
+        other => Err(Error::Cluster(cluster::Error::Lost {
+            reason: format!("the coordinator answered a question for hosts with {other:?}"),
+        })),
     }
 }
 

@@ -71,6 +71,10 @@ pub const SPOOL_BYTES_MAX: u64 = 1 << 30;
 /// Last bytes of stderr that are kept to explain a lost worker.
 pub const STDERR_TAIL_BYTES: usize = 2048;
 
+/// Bytes of pickled functions that an agent keeps in memory for pools to come, besides those that living pools need. What
+/// was used longest ago goes first, and is asked for again.
+pub const CONTENT_KEPT_BYTES_MAX: usize = 64 << 20;
+
 /// An agent's right to its slots lasts this long after it *sent* the renewal that was answered.
 pub const LEASE: Duration = Duration::from_secs(30);
 /// What the coordinator waits on top of the lease before it grants a lost host's tasks again: a tenth of the

@@ -10,7 +10,7 @@ use fleetpool_proto::{PoolId, SlotNo, Timestamp};
 use crate::{
     core::AgentCore,
     event::Action,
-    pools::{Pool, Program},
+    pools::Pool,
     slots::{Phase, Slot, Worker},
 };
 
@@ -28,7 +28,7 @@ impl AgentCore {
             each_worker(pool, &mut self.slots, |worker| {
                 self.out.extend(worker.give_back(usize::MAX));
             });
-        } else if self.lease.holds(self.now) && pool.unfit.is_none() {
+        } else if self.lease.holds(self.now) && pool.unfit.is_none() && pool.awaited == 0 {
             let mut hand = Hand {
                 now: self.now,
                 out: &mut self.out,
@@ -72,7 +72,7 @@ impl AgentCore {
         };
         self.wanting.remove(&id);
         let ready = !fenced
-            && pool.program == Program::Here
+            && pool.awaited == 0
             && pool.starts.not_before.is_none_or(|time| time <= self.now);
         let mut lacking = usize::from(pool.crew_wanted).saturating_sub(pool.crew.len());
         let command = pool.is_command();

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use fleetpool_proto::{
     AttemptId, Outcome, PoolId, SlotNo, SpecId, Timestamp,
     message::{FromAgent, Registration, ToAgent},
+    pool::ContentHash,
 };
 
 /// Something that happened on the host or on the link.
@@ -86,7 +87,8 @@ pub enum Event {
         /// The tasks.
         attempts: Vec<AttemptId>,
     },
-    /// Content arrived (or cannot be had) that a pool's program needs; the shell has stored it.
+    /// Content arrived (or cannot be had) that was asked for by `FetchProgram` or `FetchContent`; the shell has stored
+    /// it. One answer to each.
     Content {
         /// The pool that waited for it.
         pool: PoolId,
@@ -211,6 +213,14 @@ pub enum Action {
         /// Why, for both logs.
         reason: String,
     },
+    /// Make sure that content which a specification of a pool names is on this host; answered by `Content`. The core
+    /// runs nothing of the pool before.
+    FetchContent {
+        /// The pool.
+        pool: PoolId,
+        /// The content.
+        hash: ContentHash,
+    },
     /// The pool is over: forget what the shell keeps for it.
     PoolClosed {
         /// The pool.
@@ -264,6 +274,7 @@ impl Action {
             Self::KillWorker { .. } => "kill_worker",
             Self::StopWorker { .. } => "stop_worker",
             Self::FetchProgram { .. } => "fetch_program",
+            Self::FetchContent { .. } => "fetch_content",
             Self::DropLink { .. } => "drop_link",
             Self::PoolClosed { .. } => "pool_closed",
         }

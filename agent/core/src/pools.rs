@@ -46,7 +46,8 @@ pub(crate) struct Pool {
     /// Workers with tasks in hand.
     pub(crate) busy: u16,
     pub(crate) pace: Pace,
-    pub(crate) program: Program,
+    /// Contents that it waits for: nothing of it runs before they are here.
+    pub(crate) awaited: u32,
     pub(crate) starts: Starts,
     /// Why the pool cannot work here.
     pub(crate) unfit: Option<String>,
@@ -61,15 +62,6 @@ pub(crate) struct Pool {
     pub(crate) closing: bool,
     /// The coordinator has mentioned it in this session.
     pub(crate) mentioned: bool,
-}
-
-/// A pool's program on this host.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Program {
-    /// It is here, or none is needed.
-    Here,
-    /// It was asked for.
-    Awaited,
 }
 
 /// How many may be given back, and as the answer to what.
@@ -113,11 +105,6 @@ impl Starts {
 impl Pool {
     fn new(options: Box<PoolOptions>) -> Self {
         let command = options.runtime == Runtime::Command;
-        let program = if command {
-            Program::Here
-        } else {
-            Program::Awaited
-        };
         Self {
             options,
             specs: BTreeMap::new(),
@@ -129,7 +116,7 @@ impl Pool {
             crew_wanted: 0,
             busy: 0,
             pace: Pace::new(command),
-            program,
+            awaited: u32::from(!command),
             starts: Starts::default(),
             unfit: None,
             unfit_told: false,
@@ -183,7 +170,7 @@ impl AgentCore {
             return;
         }
         let pool = Pool::new(options);
-        if pool.program == Program::Awaited {
+        if pool.awaited > 0 {
             self.out.push_back(Action::FetchProgram { pool: id });
         }
         self.pools.insert(id, pool);
@@ -234,8 +221,14 @@ impl AgentCore {
     }
 
     pub(crate) fn on_define(&mut self, id: PoolId, spec: SpecId, body: Box<Spec>) {
-        if let Some(pool) = self.pools.get_mut(&id) {
-            pool.specs.insert(spec, body);
+        let Some(pool) = self.pools.get_mut(&id) else {
+            return;
+        };
+        let content = body.content;
+        let said_again = pool.specs.insert(spec, body).is_some();
+        if let Some(hash) = content.filter(|_| !said_again) {
+            pool.awaited += 1;
+            self.out.push_back(Action::FetchContent { pool: id, hash });
         }
     }
 
@@ -263,7 +256,7 @@ impl AgentCore {
             return;
         };
         match error {
-            None => pool.program = Program::Here,
+            None => pool.awaited = pool.awaited.saturating_sub(1),
             Some(error) => pool.unfit = Some(format!("its program cannot be had: {error}")),
         }
         self.dirty.insert(id);

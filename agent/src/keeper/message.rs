@@ -14,8 +14,10 @@ pub(crate) enum ToKeeper {
     Place(Place),
     /// Start this program as a worker, on the descriptors that came with the keeper's own; once, instead of `Run`.
     Work {
-        /// The program.
+        /// The program: a path, or a name to be looked for as a shell does.
         program: PathBuf,
+        /// Its arguments.
+        args: Vec<String>,
     },
     /// What commands to come have in common.
     Define {

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    ffi::CString,
     io,
     os::fd::{AsFd as _, OwnedFd},
     path::PathBuf,
@@ -267,7 +268,7 @@ impl Keeper {
             }
             // Given before it was known that the fence had ended this keeper.
             ToKeeper::Work { .. } | ToKeeper::Run { .. } if self.ending == Ending::Now => {}
-            ToKeeper::Work { program } => self.start_worker(program),
+            ToKeeper::Work { program, args } => self.start_worker(program, args),
             ToKeeper::Define { spec, body } => {
                 self.recipes.insert(spec, Recipe::new(&self.place, &body));
             }
@@ -331,9 +332,9 @@ impl Keeper {
         )
     }
 
-    fn start_worker(&mut self, program: PathBuf) {
+    fn start_worker(&mut self, program: PathBuf, args: Vec<String>) {
         let descriptors = std::mem::take(&mut self.descriptors);
-        let reason = match self.spawn_worker(program, &descriptors) {
+        let reason = match self.spawn_worker(program, args, &descriptors) {
             Ok(pid) => {
                 self.job = Job::Worker(Tree::new(pid));
                 let pid = pid.as_raw().unsigned_abs();
@@ -345,16 +346,24 @@ impl Keeper {
         self.end(Duration::ZERO);
     }
 
-    fn spawn_worker(&mut self, program: PathBuf, descriptors: &[OwnedFd]) -> Result<Pid, String> {
+    fn spawn_worker(
+        &mut self,
+        program: PathBuf,
+        args: Vec<String>,
+        descriptors: &[OwnedFd],
+    ) -> Result<Pid, String> {
         let [socket, stdout, stderr] = descriptors else {
             return Err("its descriptors are missing".into());
         };
         let mut environment = Environment::new(std::env::vars_os(), &self.place, &self.place.env)?;
-        let program = std::ffi::CString::new(program.into_os_string().into_encoded_bytes())
-            .map_err(|_| "its program's path has a NUL byte in it")?;
+        let path = environment.path().to_owned();
+        let words = std::iter::once(program.into_os_string().into_encoded_bytes());
+        let words = words.chain(args.into_iter().map(String::into_bytes));
+        let argv: Result<Vec<_>, _> = words.map(CString::new).collect();
+        let argv = argv.map_err(|_| "its program's path has a NUL byte in it")?;
         self.launcher.start(&Launch {
-            argv: &[program],
-            path: Default::default(),
+            argv: &argv,
+            path: &path,
             environment: environment.of_worker(WORKER_FD),
             // The socket last: its number may be the one that another descriptor has here.
             descriptors: &[

@@ -15,7 +15,7 @@ use crate::{
     keeper::message::Place,
     options::{Error, Options},
     spawner::Spawner,
-    workers::{Native, Order, Start, Worker},
+    workers::{Order, Program, Start, Worker},
 };
 
 impl Shell {
@@ -33,7 +33,7 @@ impl Shell {
                 ..self.place(slot, pool, options)
             },
             fence,
-            native: native(options, &self.store),
+            program: program(options, &self.store),
             room: self.output.room(pool),
         };
         self.workers
@@ -58,7 +58,14 @@ impl Shell {
         };
         let worker = self.workers.get_mut(&slot);
         if let Some(worker) = worker.filter(|worker| worker.generation == generation) {
-            worker.run(tasks, |spec| self.core.spec(pool, spec).cloned());
+            worker.run(tasks, |spec| {
+                let mut spec = self.core.spec(pool, spec).cloned()?;
+                // The core runs nothing of the pool before it is here.
+                if let Some(code) = spec.content.and_then(|hash| self.store.blob(hash)) {
+                    spec.code = code.clone();
+                }
+                Some(spec)
+            });
         }
     }
 
@@ -81,16 +88,23 @@ impl Shell {
     }
 }
 
-fn native(options: &PoolOptions, store: &Store) -> Option<Native> {
+/// What is started for a pool whose workers stay. The core asks for none before its program is here.
+fn program(options: &PoolOptions, store: &Store) -> Option<Program> {
     match &options.runtime {
-        Runtime::Command | Runtime::Python { .. } => None,
-        Runtime::Native { program, .. } => Some(Native {
-            // The core asks for no worker before its program is here.
-            program: store
+        Runtime::Command => None,
+        Runtime::Native { program, .. } => Some(Program::Native {
+            path: store
                 .program(*program)
                 .map(PathBuf::from)
                 .unwrap_or_default(),
             initializer: options.initializer.clone(),
+        }),
+        Runtime::Python {
+            interpreter,
+            context,
+        } => Some(Program::Python {
+            interpreter: PathBuf::from(interpreter),
+            context: store.blob(*context).cloned().unwrap_or_default(),
         }),
     }
 }

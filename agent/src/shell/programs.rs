@@ -7,7 +7,7 @@ use fleetpool_agent_core::Event;
 use fleetpool_proto::{
     PoolId,
     message::FromAgent,
-    pool::{ContentHash, PoolOptions, Runtime},
+    pool::{ContentHash, Runtime},
 };
 
 use super::Shell;
@@ -24,20 +24,30 @@ pub(super) struct Checked {
 
 enum Outcome {
     Here(PathBuf),
+    InMemory(Bytes),
     Missing,
     Failed(String),
 }
 
 impl Shell {
     pub(super) fn fetch_program(&mut self, pool: PoolId) {
-        let Some(PoolOptions {
-            runtime: Runtime::Native { program, .. },
-            ..
-        }) = self.core.pool_options(pool)
-        else {
-            return;
-        };
-        let hash = *program;
+        match self.core.pool_options(pool).map(|options| &options.runtime) {
+            None | Some(Runtime::Command) => {}
+            Some(&Runtime::Python { context, .. }) => self.fetch_blob(pool, context),
+            Some(&Runtime::Native { program, .. }) => self.fetch_file(pool, program),
+        }
+    }
+
+    /// Content that goes into workers as it is.
+    pub(super) fn fetch_blob(&mut self, pool: PoolId, hash: ContentHash) {
+        match self.store.need_blob(pool, hash) {
+            Need::Here => self.tell(Event::Content { pool, error: None }),
+            Need::Wait => {}
+            Need::Check => self.ask_for(hash, pool),
+        }
+    }
+
+    fn fetch_file(&mut self, pool: PoolId, hash: ContentHash) {
         match (self.store.need(pool, hash), self.store.place(hash)) {
             (Need::Here, _) => self.tell(Event::Content { pool, error: None }),
             (Need::Wait, _) => {}
@@ -56,9 +66,22 @@ impl Shell {
     }
 
     pub(super) fn on_content(&mut self, hash: ContentHash, bytes: Bytes) {
+        let native = |pool| {
+            let options = self.core.pool_options(pool);
+            options.is_some_and(|options| matches!(options.runtime, Runtime::Native { .. }))
+        };
         match self.store.place(hash) {
             _ if bytes.is_empty() => {
                 self.content_failed(hash, "nobody has it any more; start the program again")
+            }
+            _ if !self.store.is_program(hash, native) => {
+                self.checks.spawn_blocking(move || Checked {
+                    hash,
+                    outcome: match content::check(hash, &bytes) {
+                        Ok(()) => Outcome::InMemory(bytes),
+                        Err(error) => Outcome::Failed(error),
+                    },
+                });
             }
             None => self.content_failed(hash, NO_CACHE),
             Some(path) => {
@@ -78,6 +101,11 @@ impl Shell {
         match outcome {
             Outcome::Here(path) => {
                 for pool in self.store.arrived(hash, path) {
+                    self.tell(Event::Content { pool, error: None });
+                }
+            }
+            Outcome::InMemory(bytes) => {
+                for pool in self.store.blob_arrived(hash, bytes) {
                     self.tell(Event::Content { pool, error: None });
                 }
             }

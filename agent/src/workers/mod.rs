@@ -1,12 +1,13 @@
 //! Workers, as the shell sees them: one task of the runtime a worker, which takes orders and tells what happens.
 //!
-//! A worker's task talks to its keeper, and for the `native` runtime to the worker itself. It owns their sockets
+//! A worker's task talks to its keeper, and where workers stay (`native`, `python`) to the worker itself. It owns their sockets
 //! and pipes. It decides nothing: what it is told to do comes from the core, and what it sees goes there.
 
 mod command;
-mod native;
+mod dialect;
 mod outlet;
 mod pipes;
+mod warm;
 
 pub(crate) use outlet::{weight, weight_of};
 
@@ -81,17 +82,22 @@ pub(crate) struct Start {
     pub(crate) place: Place,
     /// What its keeper ends it by, where it may run again.
     pub(crate) fence: Option<Fence>,
-    /// The program to start, for the `native` runtime.
-    pub(crate) native: Option<Native>,
+    /// What is started once and stays, where that is so.
+    pub(crate) program: Option<Program>,
     /// Bytes of output of its pool that may still be held for the coordinator.
     pub(crate) room: Arc<Semaphore>,
 }
 
-/// What a `native` worker is.
+/// What a worker that stays is.
 #[derive(Debug)]
-pub(crate) struct Native {
-    pub(crate) program: PathBuf,
-    pub(crate) initializer: Option<Initializer>,
+pub(crate) enum Program {
+    /// A user's binary.
+    Native {
+        path: PathBuf,
+        initializer: Option<Initializer>,
+    },
+    /// An interpreter, which gets its program and what the pool's workers begin with over its socket.
+    Python { interpreter: PathBuf, context: Bytes },
 }
 
 /// What every worker shares.
@@ -116,9 +122,9 @@ impl Worker {
         let generation = start.generation;
         let (orders, inbox) = mpsc::unbounded_channel();
         let shared = shared.clone();
-        match start.native {
+        match start.program {
             None => drop(tokio::spawn(command::run(start, shared, inbox))),
-            Some(_) => drop(tokio::spawn(native::run(start, shared, inbox))),
+            Some(_) => drop(tokio::spawn(warm::run(start, shared, inbox))),
         }
         Self {
             generation,

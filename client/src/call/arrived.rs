@@ -17,19 +17,31 @@ use crate::{
 
 /// A task of a call that has ended.
 #[derive(Clone, Debug)]
-pub(crate) struct Arrived {
+pub struct Arrived {
     /// Its place among the call's inputs.
-    pub(crate) position: u64,
-    pub(crate) outcome: Outcome,
-    pub(crate) host: HostId,
-    pub(crate) pid: u32,
-    pub(crate) payload: Bytes,
+    pub position: u64,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// Where it ran.
+    pub host: HostId,
+    /// The process that ran it.
+    pub pid: u32,
+    /// Its result, its error, or a [`Loss`], as the outcome says.
+    pub payload: Bytes,
 }
 
 /// A call that waits for its results: filled by the dispatcher, emptied by the caller.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Call {
     state: Mutex<State>,
+    /// What each of its tasks counts in the pool's progress.
+    weight: u64,
+}
+
+impl Default for Call {
+    fn default() -> Self {
+        Self::of_weight(1)
+    }
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +58,15 @@ struct State {
 }
 
 impl Call {
+    pub(crate) fn of_weight(weight: u64) -> Self {
+        let state = Mutex::default();
+        Self { state, weight }
+    }
+
+    pub(crate) fn weight(&self) -> u64 {
+        self.weight
+    }
+
     /// Takes a result in. Those who wait are to be woken by the dispatcher, when it has done.
     pub(crate) fn deliver(&self, arrived: Arrived, wake: &mut Vec<Waker>) {
         let mut state = self.state();
@@ -124,6 +145,11 @@ impl Call {
         std::mem::take(&mut state.runs)
     }
 
+    /// Makes those who wait look again: something that they wait for besides has changed.
+    pub(crate) fn wake(&self) {
+        self.state().wakers.drain(..).for_each(Waker::wake);
+    }
+
     pub(crate) fn is_cancelled(&self) -> bool {
         self.state().cancelled
     }
@@ -170,7 +196,8 @@ impl Arrived {
         })
     }
 
-    fn error(&self, hosts: &Hosts) -> TaskError {
+    /// Why there is no result.
+    pub(crate) fn error(&self, hosts: &Hosts) -> TaskError {
         let (index, pid) = (self.position, self.pid);
         let host = hosts.name(self.host).unwrap_or_default();
         if self.outcome == Outcome::Failed {

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Display,
+    future::poll_fn,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -36,6 +37,8 @@ pub(crate) struct Core {
     slots: AtomicU64,
     specs: Mutex<BTreeMap<&'static str, SpecId>>,
     runs: Mutex<Runs<Call>>,
+    /// What has ended, and of it what has not succeeded; tasks by their calls' weight.
+    ended: [AtomicU64; 2],
     phase: Mutex<Phase>,
 }
 
@@ -66,6 +69,7 @@ impl Core {
             slots: AtomicU64::new(0),
             specs: Mutex::default(),
             runs: Mutex::default(),
+            ended: [AtomicU64::new(0), AtomicU64::new(0)],
             phase: Mutex::default(),
         }
     }
@@ -101,11 +105,16 @@ impl Core {
 
     /// A new call, unless the pool takes none any more.
     pub(crate) fn begin_call(&self) -> Result<Arc<Call>, Error> {
+        self.begin_call_of(1)
+    }
+
+    /// The same; each of its tasks counts as so many.
+    pub(crate) fn begin_call_of(&self, weight: u64) -> Result<Arc<Call>, Error> {
         let phase = lock(&self.phase);
         match &phase.failed {
             Some(error) => Err(error.clone()),
             None if phase.closed => Err(Error::Closed),
-            None => Ok(Arc::default()),
+            None => Ok(Arc::new(Call::of_weight(weight))),
         }
     }
 
@@ -171,6 +180,8 @@ impl Core {
             let Some((call, position)) = runs.take(row.index) else {
                 continue;
             };
+            self.ended[0].fetch_add(call.weight(), Ordering::Relaxed);
+            self.ended[1].fetch_add(u64::from(!row.outcome.is_success()), Ordering::Relaxed);
             let arrived = Arrived {
                 position,
                 outcome: row.outcome,
@@ -183,6 +194,12 @@ impl Core {
         drop(runs);
         wake.into_iter().for_each(Waker::wake);
         self.submitter.consume(count, bytes);
+    }
+
+    /// What has ended, by weight, and how many tasks of it have not succeeded.
+    pub(crate) fn ended(&self) -> (u64, u64) {
+        let [all, failed] = &self.ended;
+        (all.load(Ordering::Relaxed), failed.load(Ordering::Relaxed))
     }
 
     /// Cancels what a call has on its way. Its outcomes still come.
@@ -242,8 +259,15 @@ impl Core {
         lock(&self.phase).closed && lock(&self.runs).is_empty()
     }
 
+    /// Waits until all that was given to the closed pool has ended and its workers are gone.
+    pub(crate) async fn join(&self) -> Result<(), Error> {
+        poll_fn(|context| self.poll_fed(context)).await?;
+        self.submitter.close();
+        poll_fn(|context| self.poll_finished(context)).await
+    }
+
     /// Ready when every input that the pool was given whole has been submitted. The pool must be closed.
-    pub(crate) fn poll_fed(&self, context: &Context<'_>) -> Poll<Result<(), Error>> {
+    fn poll_fed(&self, context: &Context<'_>) -> Poll<Result<(), Error>> {
         let mut phase = lock(&self.phase);
         if !phase.closed {
             return Poll::Ready(Err(Error::NotClosed));
@@ -255,7 +279,7 @@ impl Core {
     }
 
     /// Ready when nothing of the pool runs any more.
-    pub(crate) fn poll_finished(&self, context: &Context<'_>) -> Poll<Result<(), Error>> {
+    fn poll_finished(&self, context: &Context<'_>) -> Poll<Result<(), Error>> {
         let mut phase = lock(&self.phase);
         match &phase.failed {
             Some(error @ Error::Cluster(_)) => Poll::Ready(Err(error.clone())),

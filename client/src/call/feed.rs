@@ -54,6 +54,20 @@ impl<I: Iterator<Item = Encoded>> Feed<I> {
         }
     }
 
+    /// Of a call whose inputs before `position` have been submitted already.
+    pub(crate) fn from(
+        core: Arc<Core>,
+        call: Arc<Call>,
+        spec: SpecId,
+        position: u64,
+        inputs: I,
+    ) -> Self {
+        Self {
+            submitted: position,
+            ..Self::new(core, call, spec, inputs)
+        }
+    }
+
     pub(crate) fn core(&self) -> &Core {
         &self.core
     }

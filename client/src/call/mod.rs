@@ -18,10 +18,12 @@ mod flow;
 mod items;
 mod runs;
 
-pub(crate) use arrived::{Arrived, Call};
+pub use arrived::Arrived;
+pub(crate) use arrived::Call;
 pub(crate) use collect::Collect;
 pub(crate) use core::Core;
 pub(crate) use dispatch::dispatch;
 pub(crate) use encode::{Encoded, Encoder, encode_one};
 pub(crate) use feed::Feed;
+pub(crate) use flow::Flow;
 pub(crate) use items::{Items, Order};

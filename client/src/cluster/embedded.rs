@@ -11,6 +11,7 @@ use fleetpool_net::{Peer, Session, local_pair};
 use fleetpool_proto::{
     Role,
     limits::SLOTS_MAX,
+    pool::ContentHash,
     version::{Hello, Welcome},
 };
 use tokio::{task::JoinHandle, time::timeout};
@@ -33,7 +34,21 @@ impl Cluster {
     /// # Errors
     /// When this machine has no room for another thread or process.
     pub fn embedded(slots: Option<u16>) -> Result<Self, Error> {
-        let (thread, ready) = Thread::start(embed(slots, program()?)).map_err(no_thread)?;
+        Self::embed(slots, Helper::from(program()?))
+    }
+
+    /// The same, in a program that is not to be started again: its helper is `spawner`, whose `main` begins with
+    /// [`run_if_asked`](fleetpool_agent::spawner::run_if_asked).
+    ///
+    /// # Errors
+    /// When this machine has no room for another thread or process.
+    pub fn embedded_with(slots: Option<u16>, spawner: PathBuf) -> Result<Self, Error> {
+        let programs = Vec::new();
+        Self::embed(slots, Helper { spawner, programs })
+    }
+
+    fn embed(slots: Option<u16>, helper: Helper) -> Result<Self, Error> {
+        let (thread, ready) = Thread::start(embed(slots, helper)).map_err(no_thread)?;
         let ended = |_| Error::Start {
             reason: "its thread has ended".to_owned(),
         };
@@ -50,8 +65,25 @@ impl Cluster {
     /// # Errors
     /// When this machine has no room for another process.
     pub async fn embedded_here(slots: Option<u16>) -> Result<(Self, Farewell), Error> {
-        let ((session, welcome), farewell) = embed(slots, program()?).await?;
+        let helper = Helper::from(program()?);
+        let ((session, welcome), farewell) = embed(slots, helper).await?;
         Ok((Self::over(session, welcome), Farewell(Box::pin(farewell))))
+    }
+}
+
+/// What the agent starts: its spawner, and programs that it need not ask for.
+struct Helper {
+    spawner: PathBuf,
+    programs: Vec<(ContentHash, PathBuf)>,
+}
+
+impl From<Program> for Helper {
+    /// The program is its own helper, and its own workers.
+    fn from(Program { path, hash, .. }: Program) -> Self {
+        Self {
+            spawner: path.clone(),
+            programs: vec![(hash, path)],
+        }
     }
 }
 
@@ -91,7 +123,7 @@ fn processors() -> u16 {
 /// Starts everything on the current runtime. The future beside the session ends it all.
 async fn embed(
     slots: Option<u16>,
-    program: Program,
+    helper: Helper,
 ) -> Result<((Session, Welcome), impl Future<Output = ()> + Send), Error> {
     let slots = slots.unwrap_or_else(processors).clamp(1, SLOTS_MAX);
     let head = coordinator::start(coordinator::Options {
@@ -100,8 +132,8 @@ async fn embed(
     });
     let name = host_name();
     let (session, welcome) = attach(&head, Role::Agent, &name).await?;
-    let mut options = fleetpool_agent::Options::new(name, slots, PathBuf::from(&program.path));
-    options.local_programs = vec![(program.hash, program.path)];
+    let mut options = fleetpool_agent::Options::new(name, slots, helper.spawner);
+    options.local_programs = helper.programs;
     let link = Link::Session(Box::new(session), welcome);
     let agent = tokio::spawn(run_agent(options, link, head.clone()));
     let client = attach(&head, Role::Admin, &user_name()).await?;

@@ -8,6 +8,7 @@ use std::{
     },
 };
 
+use bytes::Bytes;
 use fleetpool_net::{Peer, Session};
 use fleetpool_proto::{
     HostId, Message as _, PoolId,
@@ -26,7 +27,7 @@ use super::{
     events::Events,
     hosts::Hosts,
     outbox::Outbox,
-    router::{Route, Shared},
+    router::{Content, Route, Shared},
     submitter::Submitter,
     thread::Thread,
 };
@@ -167,7 +168,15 @@ impl Cluster {
 
     /// Offers a file to agents that lack the content of this hash: a pool's program.
     pub fn offer(&self, hash: ContentHash, path: PathBuf) {
-        self.inner.shared.add_content(hash, path);
+        self.inner.shared.add_content(hash, Content::File(path));
+    }
+
+    /// Offers bytes to agents that lack them, by the hash that is told: a function of a pool.
+    pub fn offer_bytes(&self, bytes: Bytes) -> ContentHash {
+        let hash = ContentHash(*blake3::hash(&bytes).as_bytes());
+        let content = Content::Bytes(bytes);
+        self.inner.shared.add_content(hash, content);
+        hash
     }
 
     pub(crate) fn hosts(&self) -> Arc<Hosts> {

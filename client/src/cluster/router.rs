@@ -34,9 +34,18 @@ use super::{
 struct Routes {
     pools: BTreeMap<PoolId, Route>,
     questions: BTreeMap<u64, oneshot::Sender<Answer>>,
-    contents: BTreeMap<ContentHash, PathBuf>,
+    contents: BTreeMap<ContentHash, Content>,
     /// Why the session ended, once it has.
     lost: Option<String>,
+}
+
+/// What agents may ask for by its hash.
+#[derive(Clone, Debug)]
+pub(crate) enum Content {
+    /// What is in this file.
+    File(PathBuf),
+    /// This.
+    Bytes(Bytes),
 }
 
 /// A pool, as the router sees it.
@@ -104,8 +113,8 @@ impl Shared {
         Ok(())
     }
 
-    pub(crate) fn add_content(&self, hash: ContentHash, path: PathBuf) {
-        self.routes().contents.insert(hash, path);
+    pub(crate) fn add_content(&self, hash: ContentHash, content: Content) {
+        self.routes().contents.insert(hash, content);
     }
 
     /// Why the session ended.
@@ -221,14 +230,15 @@ impl Shared {
 
     /// Reads the content beside the router, which goes on meanwhile.
     fn on_need_content(&self, hash: ContentHash) {
-        let path = self.routes().contents.get(&hash).cloned();
+        let content = self.routes().contents.get(&hash).cloned();
         let sender = self.sender.clone();
         tokio::spawn(async move {
-            let content = match path {
-                Some(path) => tokio::fs::read(path).await.unwrap_or_default(),
-                None => Vec::new(),
+            let content = match content {
+                Some(Content::File(path)) => tokio::fs::read(path).await.unwrap_or_default().into(),
+                Some(Content::Bytes(bytes)) => bytes,
+                None => Bytes::new(),
             };
-            let payloads = Payloads::from(vec![Bytes::from(content)]);
+            let payloads = Payloads::from(vec![content]);
             let content: Frame = FromClient::Content { hash, payloads }.into_frame();
             // When the session ends meanwhile, the router says so.
             let _ = sender.send(content).await;

@@ -298,7 +298,7 @@ impl Engine {
                 self.order(number, slot, Order::Kill(grace_ms));
             }
             Action::StopWorker { slot, .. } => self.order(number, slot, Order::Stop),
-            Action::FetchProgram { pool } => {
+            Action::FetchProgram { pool } | Action::FetchContent { pool, .. } => {
                 let wait = self.chance.within(0..FETCH_US_MAX);
                 let told = Mail::Told(Event::Content { pool, error: None });
                 self.after(wait, What::Agent(number, life, told));

@@ -1,4 +1,4 @@
-//! A worker of the `native` runtime: a process that stays from task to task, and its keeper.
+//! A worker of the `native` or `python` runtime: a process that stays from task to task, and its keeper.
 //!
 //! Who printed what: while the worker has one task in hand at most, whatever comes out of its pipes is that
 //! task's, and is read as it comes. With more in hand nothing is read but when the worker says, at the end of a
@@ -18,18 +18,20 @@ use std::{
 use fleetpool_agent_core::{EndedTask, Event, TaskStart, WorkerEnd};
 use fleetpool_proto::{
     AttemptId, DecodeError, Payloads, PoolId, SlotNo, TaskId,
-    pool::Initializer,
+    pool::{Initializer, Spec},
     worker::{DoneRow, FromWorker, RunRow, ToWorker},
 };
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
-    Native, Order, Shared, Start,
+    Order, Program, Shared, Start,
+    dialect::Dialect,
     outlet::Outlet,
     pipes::{Author, Pipes},
 };
 use crate::{
     keeper::message::{FromKeeper, Place, ToKeeper},
+    python,
     wire::{self, Incoming, Outgoing},
 };
 
@@ -62,6 +64,7 @@ struct Worker {
     slot: SlotNo,
     generation: u64,
     pool: PoolId,
+    dialect: Dialect,
     pid: u32,
     orders: mpsc::UnboundedReceiver<Order>,
     outlet: Outlet,
@@ -94,13 +97,10 @@ impl Worker {
             generation,
             place,
             fence,
-            native,
+            program,
             room,
         } = start;
-        let Native {
-            program,
-            initializer,
-        } = native.ok_or_else(|| io::Error::other("its pool names no program"))?;
+        let program = program.ok_or_else(|| io::Error::other("its pool names no program"))?;
         let (ours, theirs) = UnixStream::pair()?;
         let (pipes, [stdout, stderr]) = Pipes::new()?;
         let theirs = OwnedFd::from(theirs);
@@ -110,12 +110,12 @@ impl Worker {
         let (from_worker, mut to_worker) = wire::split(ours)?;
         let pool = PoolId(place.pool);
         to_keeper.put(ToKeeper::Place(Place { ..place }));
-        to_keeper.put(ToKeeper::Work { program });
-        to_worker.put(init(initializer));
+        let dialect = begin(program, &mut to_keeper, &mut to_worker);
         Ok(Self {
             slot,
             generation,
             pool,
+            dialect,
             pid: 0,
             orders,
             outlet: Outlet::new(shared, &room),
@@ -178,11 +178,11 @@ impl Worker {
     fn on_order(&mut self, order: Order) {
         match order {
             Order::Define(spec, body) => {
-                let function = body.function;
-                self.to_worker.put(ToWorker::Define { spec, function });
+                let Spec { function, code, .. } = *body;
+                self.dialect.define(spec, function, code, &mut self.to_worker);
             }
             Order::Run(tasks) => self.hand(tasks),
-            Order::GiveBack(count) => self.to_worker.put(ToWorker::GiveBack { count }),
+            Order::GiveBack(count) => self.say(ToWorker::GiveBack { count }),
             // A task of this runtime ends with its worker: the core says so by `Kill`.
             Order::KillTask { .. } => {}
             Order::Kill { grace_ms } => {
@@ -190,7 +190,7 @@ impl Worker {
                 self.to_keeper.put(ToKeeper::End { grace_ms });
             }
             Order::Stop => {
-                self.to_worker.put(ToWorker::Stop);
+                self.say(ToWorker::Stop);
                 self.stop_by = Some(Instant::now() + STOP_MAX);
             }
         }
@@ -205,11 +205,15 @@ impl Worker {
         self.handed.extend(tasks.iter().map(|task| task.attempt));
         let (rows, payloads): (Vec<_>, Vec<_>) = tasks.into_iter().map(row).unzip();
         let payloads = Payloads::from(payloads);
-        self.to_worker.put(ToWorker::Run { rows, payloads });
+        self.say(ToWorker::Run { rows, payloads });
+    }
+
+    fn say(&mut self, message: ToWorker) {
+        self.dialect.put(message, &mut self.to_worker);
     }
 
     fn hear_worker(&mut self) -> Result<(), DecodeError> {
-        while let Some(message) = self.from_worker.take()? {
+        while let Some(message) = self.dialect.take(&mut self.from_worker)? {
             self.on_worker_message(message);
         }
         Ok(())
@@ -273,7 +277,7 @@ impl Worker {
             });
         }
         if printed {
-            self.to_worker.put(ToWorker::Go);
+            self.say(ToWorker::Go);
         }
         self.pipes.forget_tail();
     }
@@ -375,6 +379,35 @@ impl Worker {
     async fn last_words(&mut self) -> bool {
         let filled = tokio::time::timeout(LAST_WORDS_MAX, self.from_worker.fill()).await;
         matches!(filled, Ok(Ok(true)))
+    }
+}
+
+/// Has the keeper start the worker, and tells the worker what it begins with.
+fn begin(program: Program, keeper: &mut Outgoing, worker: &mut Outgoing) -> Dialect {
+    match program {
+        Program::Native { path, initializer } => {
+            keeper.put(ToKeeper::Work {
+                program: path,
+                args: Vec::new(),
+            });
+            worker.put(init(initializer));
+            Dialect::Native
+        }
+        Program::Python {
+            interpreter,
+            context,
+        } => {
+            let args = vec!["-c".to_owned(), python::BOOT.to_owned()];
+            keeper.put(ToKeeper::Work {
+                program: interpreter,
+                args,
+            });
+            worker.put_pieces(python::program());
+            let payloads = Payloads::from(vec![context]);
+            let function = String::new();
+            Dialect::Python.put(ToWorker::Init { function, payloads }, worker);
+            Dialect::Python
+        }
     }
 }
 

@@ -1,0 +1,334 @@
+"""How functions reach workers: pickled by name where a worker can import them, by value where it cannot.
+
+The main program is what no worker can import: running it again would run all of it. So what its functions need goes
+over piece by piece, into a module `__main__` that the workers of a pool have in common with nothing else: one
+namespace, so that a global which an initializer sets there is the one that tasks see, and classes that are the same
+ones in all calls. What has gone over is a numbered *layer*; each function brings the list of layers that it needs, and
+a worker takes in those that it lacks. A global that is bound to something else here goes over again; one that a worker
+has bound to something else stays as it is there.
+
+The other side is `agent/src/python/calls.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import io
+import marshal
+import pickle
+import sys
+import types
+from typing import Any, Callable
+
+import cloudpickle
+
+# What the reducers below are called in a worker.
+_helpers = types.ModuleType("_fleetpool_worker", "The names by which pickles refer to a worker's program.")
+
+
+def _helper(name: str) -> Callable[..., Any]:
+    def stand_in(*_args: Any) -> None:
+        raise RuntimeError("this pickle is for a fleetpool worker")
+
+    stand_in.__name__ = stand_in.__qualname__ = name
+    stand_in.__module__ = _helpers.__name__
+    setattr(_helpers, name, stand_in)
+    return stand_in
+
+
+_main_object = _helper("main_object")
+_make_function = _helper("make_function")
+_set_function = _helper("set_function")
+sys.modules.setdefault(_helpers.__name__, _helpers)
+
+_MAIN = b"__main__"
+
+
+class Shipped:
+    """A function as a pool's specification brings it."""
+
+    __slots__ = ("code", "by_value", "names")
+
+    def __init__(self, code: bytes, by_value: bool, names: dict[str, Any]) -> None:
+        self.code = code
+        self.by_value = by_value
+        # Globals of the main program that it needs, as they were.
+        self.names = names
+
+    def is_current(self, main: dict[str, Any]) -> bool:
+        """Whether none of them has been bound to something else."""
+        return all(main.get(name, _ABSENT) is value for name, value in self.names.items())
+
+
+_ABSENT = object()
+
+
+class _Layer:
+    __slots__ = ("number", "rounds", "code", "needs")
+
+    def __init__(self, number: int, rounds: int, code: bytes, needs: set[int]) -> None:
+        self.number = number
+        self.rounds = rounds
+        self.code = code
+        self.needs = needs
+
+
+class Shipper:
+    """What one pool has been given of the main program. Not for several threads at once."""
+
+    def __init__(self) -> None:
+        self._layers: list[_Layer] = []
+        # By name: the object as it went over, and the layer.
+        self._sent: dict[str, tuple[Any, int]] = {}
+        self._unsent: dict[str, str] = {}
+
+    def ship(self, function: Any) -> Shipped:
+        """Pickles a function, a method, a partial or any other object that can be called.
+
+        Raises what pickling it raises.
+        """
+        try:
+            pickled = pickle.dumps(function, pickle.HIGHEST_PROTOCOL)
+        except Exception:
+            pickled = None
+        if pickled is not None and _MAIN not in pickled and not _is_foreign(function):
+            return Shipped(pickle.dumps((None, (), {}, pickled)), False, {})
+        pickler = _Pickler(self)
+        pickled = pickler.pickle(function)
+        return self._shipped(pickled, pickler.names)
+
+    def ship_call(self, function: Any, args: tuple[Any, ...]) -> bytes:
+        """A function and what it is to be called with, as a worker calls its pool's initializer."""
+        pickler = _Pickler(self)
+        pickled = pickler.pickle((function, args))
+        return self._shipped(pickled, pickler.names).code
+
+    @property
+    def count(self) -> int:
+        """How many layers there are by now."""
+        return len(self._layers)
+
+    def dumps(self, value: Any) -> bytes:
+        """Pickles an argument that cannot be pickled plainly. What it refers to is in the layers that there are then."""
+        pickler = _Pickler(self)
+        pickled = pickler.pickle(value)
+        self._require(pickler.names)
+        return pickled
+
+    def with_layers(self, shipped: Shipped, count: int) -> Shipped:
+        """The same function, with the first `count` layers, for arguments that refer to them."""
+        _, _, _, pickled = pickle.loads(shipped.code)
+        names = {name: sent for name, (sent, number) in self._sent.items() if number < count}
+        code = self._bundle(set(range(count)), pickled)
+        return Shipped(code, True, {**names, **shipped.names})
+
+    def _shipped(self, pickled: bytes, names: set[str]) -> Shipped:
+        layers = self._require(names)
+        main = sys.modules["__main__"].__dict__
+        closure = self._names_of(layers) | names
+        return Shipped(
+            self._bundle(layers, pickled), True, {name: main[name] for name in closure if name in main}
+        )
+
+    def _bundle(self, layers: set[int], pickled: bytes) -> bytes:
+        needed = [(number, self._layers[number].rounds, self._layers[number].code) for number in sorted(layers)]
+        return pickle.dumps((sys.version_info[:2], needed, self._unsent, pickled), pickle.HIGHEST_PROTOCOL)
+
+    def _names_of(self, layers: set[int]) -> set[str]:
+        return {name for name, (_, number) in self._sent.items() if number in layers}
+
+    def is_sent(self, name: str) -> bool:
+        """Whether workers can have the global as it is now."""
+        sent = self._sent.get(name)
+        return sent is not None and sent[0] is sys.modules["__main__"].__dict__.get(name, _ABSENT)
+
+    def _require(self, names: set[str]) -> set[int]:
+        """Sees to it that there are layers with these globals; which ones are needed."""
+        main = sys.modules["__main__"].__dict__
+        names = set(names)
+        while True:
+            lacking = {name for name in names if name in main and not self.is_sent(name) and name not in self._unsent}
+            if lacking:
+                self._add_layer(lacking)
+            needed = self._closure({self._sent[name][1] for name in names if name in self._sent})
+            # What was needed when the layers were made may have been bound to something else since.
+            stale = {name for name in self._names_of(needed) if name in main and not self.is_sent(name)}
+            if not stale:
+                return needed
+            names |= stale
+
+    def _closure(self, numbers: set[int]) -> set[int]:
+        needed: set[int] = set()
+        waiting = list(numbers)
+        while waiting:
+            number = waiting.pop()
+            if number not in needed:
+                needed.add(number)
+                waiting.extend(self._layers[number].needs)
+        return needed
+
+    def _add_layer(self, names: set[str]) -> None:
+        main = sys.modules["__main__"].__dict__
+        number = len(self._layers)
+        names = set(names)
+        while True:
+            pickler = _Pickler(self, inside=names)
+            try:
+                rounds, contained = pickler.pickle_namespace(names)
+                break
+            except _CannotSend as culprit:
+                self._unsent[culprit.name] = culprit.reason
+                names.discard(culprit.name)
+        needs = {self._sent[name][1] for name in pickler.names - contained if name in self._sent}
+        self._layers.append(_Layer(number, rounds, pickler.written(), needs))
+        for name in contained:
+            self._sent[name] = (main[name], number)
+
+    def main_classes(self) -> bool:
+        """Sends all classes and functions of the main program, for arguments that are made of them; whether any were
+        new."""
+        main = sys.modules["__main__"].__dict__
+        kinds = (type, types.FunctionType)
+        ours = {
+            name
+            for name, value in list(main.items())
+            if isinstance(value, kinds) and getattr(value, "__module__", None) == "__main__"
+        }
+        if all(self.is_sent(name) or name in self._unsent for name in ours):
+            return False
+        self._require(ours)
+        return True
+
+
+class _CannotSend(Exception):
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        self.reason = reason
+
+
+class _Pickler(cloudpickle.Pickler):
+    """Pickles what belongs to the main program by the names that it has there, and notes these names."""
+
+    def __init__(self, shipper: Shipper, inside: set[str] | None = None) -> None:
+        self._file = io.BytesIO()
+        super().__init__(self._file, protocol=pickle.HIGHEST_PROTOCOL)
+        self._shipper = shipper
+        self._main = sys.modules["__main__"].__dict__
+        # Names whose objects are what is being pickled; `None`: none are.
+        self._inside = inside
+        self.names: set[str] = set()
+
+    def pickle(self, value: Any) -> bytes:
+        self.dump(value)
+        return self.written()
+
+    def written(self) -> bytes:
+        return self._file.getvalue()
+
+    def pickle_namespace(self, names: set[str]) -> tuple[int, set[str]]:
+        """Pickles these globals, then those that they turn out to need, until there are no more."""
+        contained: set[str] = set()
+        rounds = 0
+        fresh = set(names)
+        while fresh:
+            self._inside = contained | fresh
+            self._dump_namespace({name: self._main[name] for name in sorted(fresh)})
+            contained |= fresh
+            rounds += 1
+            fresh = {
+                name
+                for name in self.names - contained
+                if name in self._main and not self._shipper.is_sent(name) and name not in self._shipper._unsent
+            }
+        return rounds, contained
+
+    def _dump_namespace(self, values: dict[str, Any]) -> None:
+        at = self._file.tell()
+        try:
+            self.dump(values)
+        except Exception as error:
+            self._file.seek(at)
+            self._file.truncate()
+            raise self._culprit(values, error) from None
+
+    def _culprit(self, values: dict[str, Any], error: Exception) -> _CannotSend:
+        for name, value in values.items():
+            try:
+                _Pickler(self._shipper, inside={name}).dump({name: value})
+            except Exception as reason:
+                return _CannotSend(name, f"{type(reason).__name__}: {reason}")
+        return _CannotSend(next(iter(values)), f"{type(error).__name__}: {error}")
+
+    def reducer_override(self, obj: Any) -> Any:
+        if isinstance(obj, types.FunctionType):
+            if obj.__globals__ is self._main:
+                return self._main_name(obj) or self._main_function(obj)
+        elif isinstance(obj, type) and getattr(obj, "__module__", None) == "__main__":
+            named = self._main_name(obj)
+            if named is not None:
+                return named
+        return super().reducer_override(obj)
+
+    def _main_name(self, obj: Any) -> Any:
+        """How a worker finds a function or class of the main program by its name, unless it is what is being sent."""
+        qualname = obj.__qualname__
+        root, *rest = qualname.split(".")
+        found = self._main.get(root, _ABSENT)
+        if self._inside is not None and root in self._inside:
+            return None
+        for name in rest:
+            found = getattr(found, name, _ABSENT)
+        if found is not obj:
+            return None
+        if root in self._shipper._unsent:
+            return None
+        self.names.add(root)
+        return _main_object, (qualname,)
+
+    def _main_function(self, obj: types.FunctionType) -> Any:
+        code = obj.__code__
+        used = cloudpickle.cloudpickle._extract_code_globals(code)
+        self.names.update(name for name in used if name in self._main)
+        cells = obj.__closure__
+        slots = {
+            "__name__": obj.__name__,
+            "__qualname__": obj.__qualname__,
+            "__module__": obj.__module__,
+            "__doc__": obj.__doc__,
+            "__defaults__": obj.__defaults__,
+            "__kwdefaults__": obj.__kwdefaults__,
+        }
+        try:
+            slots["__annotations__"] = obj.__annotations__
+            pickle.dumps(slots["__annotations__"])
+        except Exception:
+            slots["__annotations__"] = {}
+        submodules = self._submodules(code, used)
+        if submodules:
+            slots["_fleetpool_submodules"] = submodules
+        state = (tuple(_content(cell) for cell in cells or ()), dict(obj.__dict__), slots)
+        made = (marshal.dumps(code), obj.__module__, None if cells is None else len(cells))
+        return _make_function, made, state, None, None, _set_function
+
+    def _submodules(self, code: types.CodeType, used: dict[str, None]) -> list[types.ModuleType]:
+        """Submodules that the code reaches through their packages: pickling them makes workers import them."""
+        values = [self._main[name] for name in used if name in self._main]
+        return cloudpickle.cloudpickle._find_imported_submodules(code, values)
+
+
+def _content(cell: types.CellType) -> tuple[Any, ...]:
+    try:
+        return (cell.cell_contents,)
+    except ValueError:
+        return ()
+
+
+def _is_foreign(function: Any) -> bool:
+    """Whether its module was asked to travel by value (`cloudpickle.register_pickle_by_value`)."""
+    registered = cloudpickle.list_registry_pickle_by_value()
+    if not registered:
+        return False
+    while isinstance(function, functools.partial):
+        function = function.func
+    module = getattr(function, "__module__", None) or getattr(type(function), "__module__", "")
+    return any(module == name or module.startswith(name + ".") for name in registered)

@@ -1,0 +1,795 @@
+"""The pool: `multiprocessing.pool.Pool` over this machine or a fleet."""
+
+from __future__ import annotations
+
+import atexit
+import itertools
+import os
+import sys
+import threading
+import types
+import warnings
+import weakref
+from typing import Any, Callable, Iterable, Iterator, Mapping, NamedTuple, Optional, Sequence, Union
+
+from . import _context, _core, _errors, _output
+from ._errors import MaybeEncodingError, PoolError, TimeoutError
+from ._packing import Packed, names_main, pack
+from ._shipping import Shipped, Shipper
+
+__all__ = ["AsyncResult", "Host", "IMapIterator", "Pool", "Progress", "ThreadPool"]
+
+# How a worker calls a function with what a task brings; the same numbers as in its program.
+_CALL, _ITEM, _STAR, _CHUNK, _STAR_CHUNK, _EACH = range(6)
+
+_RUN, _CLOSE, _TERMINATE = "running", "closed", "terminated"
+
+
+class Progress(NamedTuple):
+    """How far a pool is, counted in calls of functions (an item of `map` is one)."""
+
+    total: int
+    """Calls made so far; a lazy input counts as far as it has been read."""
+    done: int
+    """Those that have ended, well or not."""
+    failed: int
+    """Those that have ended without a result, as far as somebody has looked at them."""
+    running: int
+    """Those that run now, at most: as many as there are slots."""
+
+
+class Host(NamedTuple):
+    """A host that a pool may use."""
+
+    name: str
+    state: str
+    """`up`, `cordoned`, `away` or `lost`."""
+    slots: int
+    allotted: int
+    """Slots that pools hold."""
+    running: int
+    labels: dict[str, str]
+    carrier: str
+    rtt: float
+    """Round trip between it and the coordinator, in seconds."""
+    cpus: int
+    memory: int
+    """Bytes."""
+
+
+class Pool:
+    """N worker processes that run functions: on this machine, or on the hosts of a fleet.
+
+    A drop-in for `multiprocessing.Pool`: the same methods, arguments, order of results and exceptions. Used as a context
+    manager it is terminated at the end. It can be used by several threads at once.
+
+    >>> with Pool(4) as pool:
+    ...     pool.map(abs, range(-3, 3))
+    [3, 2, 1, 0, 1, 2]
+
+    Args:
+        processes: most calls at once, over all hosts. `None`: as many as there are slots, growing and shrinking with the
+            fleet; on an embedded cluster as many as this machine has processors.
+        initializer, initargs: called in every new worker before its first task. Where it raises, calls on the pool raise
+            `PoolError`.
+        maxtasksperchild: a worker is replaced after this many tasks.
+        context: for compatibility: a start method of `multiprocessing` means nothing here.
+        address: the cluster: `host:port`, `unix:/path`, or `local` for one within this process. `None`:
+            `$FLEETPOOL_CLUSTER`, then `cluster` in `~/.config/fleetpool/config.toml`, then an embedded one.
+        hosts: for ad-hoc runs over ssh, which this version does not have: raises `NotImplementedError`.
+        on: which hosts may be used: `web[01-40],!web03`, `@rack1`, `gpu=a100`.
+        retries: how often a task may run again after its host was lost (3 without it); or a mapping of `host_lost`,
+            `worker_lost` and `failed` to numbers.
+        buffersize: how many tasks `imap` and `imap_unordered` may be ahead of their consumer.
+        py_modules: modules or folders of modules that hosts lack: names of modules, modules, or paths.
+        working_dir: a folder whose files the tasks find in their current folder.
+        env: variables set (or, with `None`, removed) for the workers.
+        name: what the pool is called in `fleetpool jobs`.
+        priority: pools of a higher priority are served before others.
+        python: the hosts' interpreter, a path or a name on their `PATH`; `None`: this one on an embedded cluster,
+            `python3` elsewhere.
+        identity: the folder of the identity to show the cluster.
+
+    Raises:
+        ValueError: arguments that make no sense.
+        PoolError: the cluster cannot be reached or does not let this client in.
+    """
+
+    def __init__(
+        self,
+        processes: Optional[int] = None,
+        initializer: Optional[Callable[..., object]] = None,
+        initargs: Iterable[Any] = (),
+        maxtasksperchild: Optional[int] = None,
+        context: Any = None,
+        *,
+        address: Optional[str] = None,
+        hosts: Optional[str] = None,
+        on: Optional[str] = None,
+        retries: Union[None, int, Mapping[str, int]] = None,
+        buffersize: Optional[int] = None,
+        py_modules: Iterable[Any] = (),
+        working_dir: Optional[str] = None,
+        env: Optional[Mapping[str, Optional[str]]] = None,
+        name: Optional[str] = None,
+        priority: int = 0,
+        python: Optional[str] = None,
+        identity: Optional[str] = None,
+    ) -> None:
+        self._state = _TERMINATE
+        _check(processes, initializer, maxtasksperchild, hosts, buffersize)
+        if sys.modules.get("_fleetpool_worker") is not None and _context.in_worker():
+            raise PoolError(
+                "a task cannot open a pool: its worker holds one slot of the pool it belongs to; return the work to be "
+                "done and let the caller submit it"
+            )
+        self._processes = processes
+        self._buffersize = buffersize
+        self._shipper = Shipper()
+        self._lock = threading.RLock()
+        # How functions are called, and the numbers of specifications by what they say.
+        self._callers: dict[Any, _Caller] = {}
+        self._specs: dict[Any, int] = {}
+        # Layers of the main program that arguments may refer to: every function brings those.
+        self._layers = 0
+        self._total = 0
+        self._streams: weakref.WeakSet[IMapIterator] = weakref.WeakSet()
+        self._handler: Optional[_Handler] = None
+        self._pid = os.getpid()
+        self._hub = _core.Hub(address, identity, processes, _context.binary())
+        options = {
+            "name": name or _context.program_name(),
+            "on": on or "",
+            "slots": processes,
+            "priority": priority,
+            "maxtasksperchild": maxtasksperchild or 0,
+            "env": [(key, value) for key, value in (env or {}).items()],
+            "interpreter": python or (sys.executable if self._hub.embedded else "python3"),
+            **_retries(retries),
+        }
+        blob = _context.pack(
+            self._shipper,
+            remote=not self._hub.embedded,
+            initializer=initializer,
+            initargs=tuple(initargs),
+            py_modules=py_modules,
+            working_dir=working_dir,
+        )
+        _output.flush()
+        self._core = self._hub.open(options, blob, _output.sink)
+        self._state = _RUN
+        _living.add(self)
+
+    # -- calls ---------------------------------------------------------------------------------------------------
+
+    def apply(self, func: Callable[..., Any], args: Iterable[Any] = (), kwds: Mapping[str, Any] = {}) -> Any:
+        """Calls `func(*args, **kwds)` in a worker, and waits for the result. Raises what it raises."""
+        return self.apply_async(func, args, kwds).get()
+
+    def apply_async(
+        self,
+        func: Callable[..., Any],
+        args: Iterable[Any] = (),
+        kwds: Mapping[str, Any] = {},
+        callback: Optional[Callable[[Any], object]] = None,
+        error_callback: Optional[Callable[[BaseException], object]] = None,
+        *,
+        timeout: Optional[float] = None,
+    ) -> AsyncResult:
+        """Calls `func(*args, **kwds)` in a worker, and does not wait.
+
+        The arguments are taken as they are now. `callback` is called with the result, or `error_callback` with the
+        exception, on a thread of the pool, before the result is ready. `timeout`: the call is killed, with all that it
+        has started, when it runs longer than so many seconds, and raises `TaskTimeout`.
+        """
+        self._check_running()
+        try:
+            caller = self._caller(func, timeout)
+            packed = caller((tuple(args), dict(kwds)))
+        except Exception as error:
+            return _Refused(self, error, callback, error_callback)
+        result = AsyncResult(self._core.submit(caller.spec, _CALL, packed), self, callback, error_callback)
+        self._total += 1
+        return result
+
+    def map(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: Optional[int] = None,
+        *,
+        timeout: Optional[float] = None,
+    ) -> list[Any]:
+        """`[func(x) for x in iterable]`, in the workers. Waits for all; then raises the error of the lowest item."""
+        return self._map(func, iterable, chunksize, timeout, _ITEM, _CHUNK)
+
+    def starmap(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: Optional[int] = None,
+        *,
+        timeout: Optional[float] = None,
+    ) -> list[Any]:
+        """`[func(*x) for x in iterable]`, in the workers."""
+        return self._map(func, iterable, chunksize, timeout, _STAR, _STAR_CHUNK)
+
+    def map_async(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: Optional[int] = None,
+        callback: Optional[Callable[[list[Any]], object]] = None,
+        error_callback: Optional[Callable[[BaseException], object]] = None,
+        *,
+        timeout: Optional[float] = None,
+    ) -> MapResult:
+        """`map` that does not wait. The items are taken as they are now; the callback gets the whole list."""
+        return self._map_async(func, iterable, chunksize, callback, error_callback, timeout, _ITEM, _CHUNK)
+
+    def starmap_async(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Iterable[Any]],
+        chunksize: Optional[int] = None,
+        callback: Optional[Callable[[list[Any]], object]] = None,
+        error_callback: Optional[Callable[[BaseException], object]] = None,
+        *,
+        timeout: Optional[float] = None,
+    ) -> MapResult:
+        """`starmap` that does not wait."""
+        return self._map_async(func, iterable, chunksize, callback, error_callback, timeout, _STAR, _STAR_CHUNK)
+
+    def imap(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int = 1,
+        *,
+        timeout: Optional[float] = None,
+        buffersize: Optional[int] = None,
+    ) -> IMapIterator:
+        """The results of `map` one by one, in the order of the items, which are read as results are taken: the input may
+        be endless. An item that fails raises in its place, and the rest goes on."""
+        return self._imap(func, iterable, chunksize, timeout, buffersize, True)
+
+    def imap_unordered(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int = 1,
+        *,
+        timeout: Optional[float] = None,
+        buffersize: Optional[int] = None,
+    ) -> IMapIterator:
+        """`imap`, in the order in which items end."""
+        return self._imap(func, iterable, chunksize, timeout, buffersize, False)
+
+    # -- life ----------------------------------------------------------------------------------------------------
+
+    def close(self) -> None:
+        """Takes no more calls. What was given to the pool still runs."""
+        if self._state == _RUN:
+            self._state = _CLOSE
+            self._core.close()
+
+    def terminate(self) -> None:
+        """Ends the pool now: what runs is killed, and who waits for a result gets `PoolError`."""
+        if self._state != _TERMINATE:
+            self._state = _TERMINATE
+            if self._pid == os.getpid():
+                self._core.terminate()
+        self._let_go()
+
+    def join(self) -> None:
+        """Waits until all that was given to the closed pool has ended, and its workers are gone.
+
+        Raises `ValueError` while the pool is open.
+        """
+        if self._state == _RUN:
+            raise _errors.of_pool("not_closed", "")
+        if self._state == _CLOSE:
+            for results in list(self._streams):
+                results._finish()
+        self._core.join()
+        handler = self._handler
+        if handler is not None and threading.current_thread() is not handler:
+            handler.finish()
+        self._let_go()
+
+    def __enter__(self) -> Pool:
+        self._check_running()
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.terminate()
+
+    def __del__(self, _warn: Callable[..., None] = warnings.warn) -> None:
+        if getattr(self, "_state", _TERMINATE) == _RUN and self._pid == os.getpid():
+            _warn(f"unclosed running fleetpool pool {self!r}", ResourceWarning, source=self)
+            self._state = _TERMINATE
+            self._core.terminate()
+
+    def __reduce__(self) -> Any:
+        raise NotImplementedError("pool objects cannot be passed between processes or pickled")
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__module__}.{type(self).__qualname__} state={self._state} processes={self._processes}>"
+
+    # -- beyond multiprocessing ----------------------------------------------------------------------------------
+
+    def progress(self) -> Progress:
+        """How far the pool is."""
+        ended, failed, slots = self._core.progress()
+        total = self._total + sum(results._submitted() for results in list(self._streams))
+        done = min(ended, total)
+        return Progress(total, done, failed, min(total - done, slots))
+
+    def resize(self, processes: Optional[int]) -> None:
+        """Changes how many calls may run at once; `None`: as many as the cluster has slots."""
+        if processes is not None and processes < 1:
+            raise ValueError("Number of processes must be at least 1")
+        self._check_running()
+        self._core.resize(processes)
+        self._processes = processes
+
+    def hosts(self) -> list[Host]:
+        """The hosts that the pool may use, by name."""
+        self._check_running()
+        return [Host(**{**host, "labels": dict(host["labels"])}) for host in self._core.hosts()]
+
+    # -- inside --------------------------------------------------------------------------------------------------
+
+    def _check_running(self) -> None:
+        if self._state != _RUN or self._pid != os.getpid():
+            if self._pid != os.getpid():
+                raise RuntimeError("this pool belongs to the parent process: a forked child must open its own")
+            raise _errors.of_pool("closed", "")
+
+    def _caller(self, func: Callable[..., Any], timeout: Optional[float]) -> _Caller:
+        """What calls `func`; raises what pickling it raises."""
+        try:
+            known = self._callers.get((func, timeout))
+        except TypeError:
+            known = None
+        if known is not None and known.function is func and known.is_current():
+            return known
+        if timeout is not None and not timeout > 0:
+            raise ValueError(f"timeout must be above 0 seconds, not {timeout!r}")
+        with self._lock:
+            caller = _Caller(self, func, timeout)
+            if _is_fixed(func):
+                self._callers[func, timeout] = caller
+        return caller
+
+    def _define(self, func: Callable[..., Any], shipped: Shipped, timeout: Optional[float]) -> int:
+        key = (shipped.code, timeout)
+        number = self._specs.get(key)
+        if number is None:
+            version = sys.version_info[:2] if shipped.by_value else None
+            milliseconds = 0 if timeout is None else max(1, round(timeout * 1000))
+            name = getattr(func, "__qualname__", None) or type(func).__qualname__
+            number = self._core.define(name, shipped.code, version, milliseconds)
+            self._specs[key] = number
+        return number
+
+    def _pack(self, value: Any) -> Packed:
+        """An argument; what it refers to of the main program goes over with the functions that are called with it."""
+        try:
+            packed = pack(value)
+        except Exception:
+            return self._pack_by_value(value)
+        if names_main(packed):
+            with self._lock:
+                if self._shipper.main_classes() or not self._layers:
+                    self._layers = self._shipper.count
+        return packed
+
+    def _pack_by_value(self, value: Any) -> Packed:
+        with self._lock:
+            packed = self._shipper.dumps(value)
+            self._layers = self._shipper.count
+            return packed
+
+    def _map(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: Optional[int],
+        timeout: Optional[float],
+        one: int,
+        many: int,
+    ) -> list[Any]:
+        self._check_running()
+        values, size = _sized(iterable), chunksize
+        chunk = self._chunk(len(values), size)
+        caller = self._caller(func, timeout)
+        mode = one if chunk == 1 else many
+        inputs = values if chunk == 1 else _chunks(values, chunk)
+        self._total += len(values)
+        stream = _core.Stream(
+            self._core, mode, inputs, caller, 0, True, False, weight=chunk
+        )
+        try:
+            return stream.collect()
+        except BaseException:
+            # Only what comes from outside, as Ctrl-C does, leaves anything to be abandoned.
+            stream.abandon()
+            raise
+
+    def _map_async(
+        self,
+        func: Callable[..., Any],
+        iterable: Iterable[Any],
+        chunksize: Optional[int],
+        callback: Optional[Callable[[list[Any]], object]],
+        error_callback: Optional[Callable[[BaseException], object]],
+        timeout: Optional[float],
+        one: int,
+        many: int,
+    ) -> AsyncResult:
+        self._check_running()
+        values = _sized(iterable)
+        chunk = self._chunk(len(values), chunksize)
+        mode = one if chunk == 1 else many
+        inputs = values if chunk == 1 else _chunks(values, chunk)
+        try:
+            caller = self._caller(func, timeout)
+            call = self._core.submit_all(mode, inputs, caller, 0 if chunk == 1 else chunk)
+        except (_errors.PoolError, ValueError):
+            raise
+        except Exception as error:
+            return _Refused(self, error, callback, error_callback)
+        self._total += len(values)
+        return MapResult(call, self, callback, error_callback)
+
+    def _imap(
+        self,
+        func: Callable[[Any], Any],
+        iterable: Iterable[Any],
+        chunksize: int,
+        timeout: Optional[float],
+        buffersize: Optional[int],
+        ordered: bool,
+    ) -> IMapIterator:
+        self._check_running()
+        _check_chunksize(chunksize)
+        _check_buffersize(buffersize)
+        if buffersize is None:
+            buffersize = self._buffersize
+        caller = self._caller(func, timeout)
+        mode, chunk = (_ITEM, 0) if chunksize == 1 else (_EACH, chunksize)
+        threaded = not isinstance(iterable, _QUICK)
+        stream = _core.Stream(
+            self._core, mode, iter(iterable), caller, chunk, ordered, threaded, buffersize, chunksize
+        )
+        results = IMapIterator(stream, not threaded, max(1, chunksize))
+        self._streams.add(results)
+        return results
+
+    def _chunk(self, length: int, chunksize: Optional[int]) -> int:
+        """Items in a task: about four tasks a worker, where it is not said."""
+        if chunksize is not None:
+            _check_chunksize(chunksize)
+            return chunksize
+        slots = self._processes or self._core.slots or _context.cpu_count()
+        return max(1, -(-length // (slots * 4)))
+
+    def _watch(self, result: AsyncResult) -> None:
+        with self._lock:
+            if self._handler is None:
+                self._handler = _Handler()
+            self._handler.watch.add(result)
+
+    def _let_go(self) -> None:
+        _living.discard(self)
+        if self._handler is not None:
+            self._handler.watch.close()
+
+
+class _Caller:
+    """A function in a pool: packs its arguments, and knows under which specification they go."""
+
+    __slots__ = ("pool", "function", "timeout", "shipped", "layers", "spec")
+
+    def __init__(self, pool: Pool, function: Callable[..., Any], timeout: Optional[float]) -> None:
+        self.pool = pool
+        self.function = function
+        self.timeout = timeout
+        self.shipped = pool._shipper.ship(function)
+        self.layers = 0
+        self.spec = 0
+        self._refresh()
+
+    def is_current(self) -> bool:
+        return not self.shipped.names or self.shipped.is_current(_context.main_globals())
+
+    def _refresh(self) -> None:
+        self.layers = self.pool._layers
+        if self.layers:
+            self.shipped = self.pool._shipper.with_layers(self.shipped, self.layers)
+        self.spec = self.pool._define(self.function, self.shipped, self.timeout)
+
+    def __call__(self, value: Any) -> Packed:
+        """Packs an argument. `spec` is to be looked at afterwards: it may be another than before."""
+        packed = self.pool._pack(value)
+        if self.pool._layers != self.layers:
+            with self.pool._lock:
+                self._refresh()
+        return packed
+
+
+class AsyncResult(_core.Call):
+    """A call that was made and not waited for."""
+
+    _settled: Optional[threading.Event] = None
+
+    def __init__(
+        self,
+        call: _core.Call,
+        pool: Pool,
+        callback: Optional[Callable[[Any], object]],
+        error_callback: Optional[Callable[[BaseException], object]],
+    ) -> None:
+        self._pool: Any = pool
+        if callback is not None or error_callback is not None:
+            self._callback = callback
+            self._error_callback = error_callback
+            self._settled = threading.Event()
+            pool._watch(self)
+
+    def get(self, timeout: Optional[float] = None) -> Any:
+        """Waits for the result; raises what the function raised.
+
+        Raises `TimeoutError` when it has not come within `timeout` seconds: the call goes on, and may be asked again.
+        """
+        self.wait(timeout)
+        if not self.ready():
+            raise TimeoutError
+        return self._result()
+
+    def wait(self, timeout: Optional[float] = None) -> None:
+        """Waits until the call has ended, well or not, but not longer than `timeout` seconds."""
+        if self._settled is None:
+            self._wait(timeout)
+        else:
+            self._settled.wait(timeout)
+
+    def ready(self) -> bool:
+        """Whether the call has ended, well or not."""
+        return self._is_complete() if self._settled is None else self._settled.is_set()
+
+    def successful(self) -> bool:
+        """Whether the call has ended well. Raises `ValueError` while it has not ended."""
+        if not self.ready():
+            raise ValueError(f"{self!r} not ready")
+        try:
+            self._result()
+        except BaseException:
+            return False
+        return True
+
+    def cancel(self) -> None:
+        """Ends the call, whether it runs or not, with everything that it has started: `get()` raises
+        `TaskCancelled`. A call that has ended stays as it is."""
+        self._cancel()
+
+    def _result(self) -> Any:
+        return self._one()
+
+    def _settle(self) -> None:
+        """Tells the callbacks. On the handler's thread."""
+        try:
+            try:
+                value = self._result()
+            except BaseException as error:
+                if self._error_callback is not None:
+                    self._error_callback(error)
+            else:
+                if self._callback is not None:
+                    self._callback(value)
+        except BaseException as error:
+            _errors.report("a callback raised; the pool goes on:", error)
+        finally:
+            assert self._settled is not None
+            self._settled.set()
+
+
+class MapResult(AsyncResult):
+    """A `map_async` that was not waited for."""
+
+    def _result(self) -> list[Any]:
+        return self._all()
+
+
+ApplyResult = AsyncResult
+
+
+class _Refused:
+    """A call that could not be made: its function or an argument cannot be pickled. That is told where the result is
+    asked for, as `multiprocessing` does."""
+
+    def __init__(
+        self,
+        pool: Pool,
+        error: Exception,
+        callback: Optional[Callable[[Any], object]],
+        error_callback: Optional[Callable[[BaseException], object]],
+    ) -> None:
+        del pool, callback
+        self._error = error
+        if error_callback is not None:
+            thread = threading.Thread(target=_tell, args=(error_callback, error), daemon=True)
+            thread.start()
+            thread.join()
+
+    def get(self, timeout: Optional[float] = None) -> Any:
+        raise self._error
+
+    def wait(self, timeout: Optional[float] = None) -> None:
+        return None
+
+    def ready(self) -> bool:
+        return True
+
+    def successful(self) -> bool:
+        return False
+
+    def cancel(self) -> None:
+        return None
+
+
+def _tell(callback: Callable[[BaseException], object], error: BaseException) -> None:
+    try:
+        callback(error)
+    except BaseException as raised:
+        _errors.report("a callback raised; the pool goes on:", raised)
+
+
+class IMapIterator(Iterator[Any]):
+    """Results one by one, as `imap` and `imap_unordered` give them."""
+
+    def __init__(self, stream: _core.Stream, quick: bool, weight: int) -> None:
+        self._stream = stream
+        self._quick = quick
+        self._weight = weight
+        if quick:
+            stream.start()
+        else:
+            thread = threading.Thread(target=_read, args=(stream,), name="fleetpool input", daemon=True)
+            thread.start()
+
+    def __iter__(self) -> IMapIterator:
+        return self
+
+    def __next__(self) -> Any:
+        return self.next()
+
+    def next(self, timeout: Optional[float] = None) -> Any:
+        """The next result. Raises `TimeoutError` when it has not come within `timeout` seconds; it may be asked for
+        again."""
+        found = self._stream.next(timeout)
+        if found is None:
+            raise TimeoutError
+        return found[0]
+
+    def __del__(self) -> None:
+        stream = getattr(self, "_stream", None)
+        if stream is not None:
+            stream.abandon()
+
+    def _finish(self) -> None:
+        """The pool is about to end: what is known to have an end is submitted whole."""
+        if self._quick:
+            self._stream.finish()
+        else:
+            self._stream.leave(
+                PoolError(
+                    "the pool was joined before this input was read to its end: take all results before join(), or give a "
+                    "list in place of a generator"
+                )
+            )
+
+    def _submitted(self) -> int:
+        return int(self._stream.counts()[0]) * self._weight
+
+
+def _read(stream: _core.Stream) -> None:
+    try:
+        stream.run_feed()
+    except BaseException as error:
+        _errors.report("reading the input of imap failed:", error)
+
+
+class _Handler(threading.Thread):
+    """Tells callbacks of their results, one after another."""
+
+    def __init__(self) -> None:
+        super().__init__(name="fleetpool callbacks", daemon=True)
+        self.watch = _core.Watch()
+        self.start()
+
+    def run(self) -> None:
+        while (results := self.watch.next()) is not None:
+            for result in results:
+                result._settle()
+            del results
+
+    def finish(self) -> None:
+        """Waits until all that has ended has been told. The pool has ended."""
+        self.watch.close()
+        self.join()
+
+
+# Inputs that can be read between two results: reading them waits for nobody.
+_QUICK = (list, tuple, range, str, bytes, bytearray, dict, set, frozenset)
+
+
+def _sized(iterable: Iterable[Any]) -> Sequence[Any]:
+    return iterable if hasattr(iterable, "__len__") else list(iterable)  # type: ignore[return-value]
+
+
+def _chunks(values: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:
+    iterator = iter(values)
+    while chunk := tuple(itertools.islice(iterator, size)):
+        yield chunk
+
+
+def _is_fixed(func: Any) -> bool:
+    """Whether a function is the same each time it is called: then it is pickled once."""
+    if isinstance(func, (types.BuiltinFunctionType, type)):
+        return not isinstance(getattr(func, "__self__", None), object) or isinstance(func.__self__, types.ModuleType)
+    return isinstance(func, types.FunctionType) and func.__closure__ is None
+
+
+def _check(
+    processes: Optional[int],
+    initializer: Optional[Callable[..., object]],
+    maxtasksperchild: Optional[int],
+    hosts: Optional[str],
+    buffersize: Optional[int],
+) -> None:
+    if processes is not None and processes < 1:
+        raise ValueError("Number of processes must be at least 1")
+    if initializer is not None and not callable(initializer):
+        raise TypeError("initializer must be a callable")
+    if maxtasksperchild is not None and (not isinstance(maxtasksperchild, int) or maxtasksperchild <= 0):
+        raise ValueError("maxtasksperchild must be a positive int or None")
+    if hosts is not None:
+        raise NotImplementedError(
+            "hosts= (ad-hoc runs over ssh) is not built yet: start agents on these hosts and give the cluster's address="
+        )
+    _check_buffersize(buffersize)
+
+
+def _check_chunksize(chunksize: int) -> None:
+    if chunksize < 1:
+        raise ValueError(f"Chunksize must be 1+, not {chunksize}")
+
+
+def _check_buffersize(buffersize: Optional[int]) -> None:
+    if buffersize is not None and buffersize < 1:
+        raise ValueError(f"buffersize must be 1 or more, not {buffersize}")
+
+
+def _retries(retries: Union[None, int, Mapping[str, int]]) -> dict[str, int]:
+    if retries is None:
+        return {}
+    if isinstance(retries, int):
+        retries = {"host_lost": retries}
+    unknown = set(retries) - {"host_lost", "worker_lost", "failed"}
+    if unknown:
+        raise ValueError(f"retries has no {sorted(unknown)[0]!r}: give host_lost, worker_lost or failed")
+    return {f"retries_{name}": number for name, number in retries.items()}
+
+
+_living: weakref.WeakSet[Pool] = weakref.WeakSet()
+
+
+@atexit.register
+def _end_all() -> None:
+    """Nothing outlives the program; and no thread of a cluster calls an interpreter that is gone."""
+    for pool in list(_living):
+        if pool._pid == os.getpid():
+            pool.terminate()
+            pool._core.join(5)

@@ -1,0 +1,300 @@
+//! A cluster and a pool on it.
+
+use std::{path::PathBuf, sync::Arc};
+
+use bytes::Bytes;
+use fleetpool::{
+    Error,
+    raw::{self, RawPool},
+};
+use fleetpool_proto::{
+    SpecId,
+    pool::{ContentHash, PoolOptions, Retries, Runtime, Spec},
+};
+use pyo3::{
+    exceptions::PyValueError,
+    intern,
+    prelude::*,
+    types::{PyDict, PyList},
+};
+
+use crate::{
+    call::Call,
+    errors, output,
+    payload::Packer,
+    wait::{block, deadline},
+};
+
+/// A function up to this many bytes goes with its specification; a larger one once a host, by its hash.
+const INLINE_BYTES_MAX: usize = 32 << 10;
+
+/// A cluster: elsewhere, or embedded in this process.
+#[pyclass(frozen, module = "fleetpool._core")]
+pub(crate) struct Hub(raw::Hub);
+
+#[pymethods]
+impl Hub {
+    #[new]
+    #[pyo3(signature = (address, identity, slots, spawner))]
+    fn new(
+        py: Python<'_>,
+        address: Option<String>,
+        identity: Option<PathBuf>,
+        slots: Option<u32>,
+        spawner: PathBuf,
+    ) -> PyResult<Self> {
+        let open = || raw::Hub::open(address.as_deref(), identity.as_deref(), slots, spawner);
+        let hub = py.detach(open).map_err(|error| errors::of_pool(py, &error))?;
+        Ok(Self(hub))
+    }
+
+    /// Whether it is in this process.
+    #[getter]
+    fn embedded(&self) -> bool {
+        self.0.is_embedded()
+    }
+
+    /// Opens a pool of Python workers.
+    #[pyo3(signature = (options, context, sink))]
+    fn open(
+        &self,
+        py: Python<'_>,
+        options: &Bound<'_, PyDict>,
+        context: Vec<u8>,
+        sink: Py<PyAny>,
+    ) -> PyResult<Pool> {
+        let options = Options::extract(options)?;
+        let context = self.0.offer(Bytes::from(context));
+        let opened = self.0.pool(options.pool(context), output::to(sink));
+        let pool = opened.map_err(|error| errors::of_pool(py, &error))?;
+        Ok(Pool {
+            pool: Arc::new(pool),
+        })
+    }
+}
+
+/// What a pool is to be, as the package says it.
+struct Options(PoolOptions, String);
+
+impl Options {
+    fn extract(given: &Bound<'_, PyDict>) -> PyResult<Self> {
+        let mut options = PoolOptions::default();
+        set(given, "name", &mut options.name)?;
+        set(given, "on", &mut options.on)?;
+        set(given, "priority", &mut options.priority)?;
+        set(given, "maxtasksperchild", &mut options.tasks_per_worker_max)?;
+        set(given, "env", &mut options.env)?;
+        set(given, "kill_grace_ms", &mut options.kill_grace_ms)?;
+        options.slots = optional(given, "slots")?;
+        options.cwd = optional(given, "cwd")?;
+        let Retries {
+            host_lost,
+            worker_lost,
+            failed,
+        } = &mut options.retries;
+        set(given, "retries_host_lost", host_lost)?;
+        set(given, "retries_worker_lost", worker_lost)?;
+        set(given, "retries_failed", failed)?;
+        let mut interpreter = String::from("python3");
+        set(given, "interpreter", &mut interpreter)?;
+        Ok(Self(options, interpreter))
+    }
+
+    fn pool(self, context: ContentHash) -> PoolOptions {
+        let Self(options, interpreter) = self;
+        let runtime = Runtime::Python {
+            interpreter,
+            context,
+        };
+        PoolOptions { runtime, ..options }
+    }
+}
+
+fn optional<T: for<'a, 'py> FromPyObject<'a, 'py, Error: Into<PyErr>>>(
+    given: &Bound<'_, PyDict>,
+    name: &str,
+) -> PyResult<Option<T>> {
+    match given.get_item(name)? {
+        Some(value) if !value.is_none() => value.extract().map(Some).map_err(Into::into),
+        _ => Ok(None),
+    }
+}
+
+fn set<T: for<'a, 'py> FromPyObject<'a, 'py, Error: Into<PyErr>>>(
+    given: &Bound<'_, PyDict>,
+    name: &str,
+    place: &mut T,
+) -> PyResult<()> {
+    if let Some(value) = optional(given, name)? {
+        *place = value;
+    }
+    Ok(())
+}
+
+/// N slots that run Python functions.
+#[pyclass(frozen, module = "fleetpool._core")]
+pub(crate) struct Pool {
+    pub(crate) pool: Arc<RawPool>,
+}
+
+#[pymethods]
+impl Pool {
+    /// Says what tasks of a function have in common; the number to submit them under.
+    #[pyo3(signature = (name, code, version, timeout_ms))]
+    fn define(&self, name: String, code: Vec<u8>, version: Option<(u8, u8)>, timeout_ms: u64) -> u32 {
+        let mut spec = Spec {
+            function: name,
+            python: version,
+            timeout_ms,
+            ..Spec::default()
+        };
+        if code.len() > INLINE_BYTES_MAX {
+            spec.content = Some(self.pool.hub().offer(Bytes::from(code)));
+        } else {
+            spec.code = Bytes::from(code);
+        }
+        self.pool.define(spec).0
+    }
+
+    /// Submits one task. Waits only while there is no room for it.
+    fn submit(&self, py: Python<'_>, spec: u32, mode: u8, packed: &Bound<'_, PyAny>) -> PyResult<Call> {
+        let payload = Packer::default().packed(mode, packed)?;
+        let call = self.begin(py, 1)?;
+        while !self.push(py, &call, spec, 0, &payload)? {
+            let credit = block(py, deadline(None), |context| call.poll_credit(context))?;
+            credit.unwrap_or(Ok(())).map_err(|error| errors::of_pool(py, &error))?;
+        }
+        Ok(self.call(call, 1, 0))
+    }
+
+    /// Submits a task for each of `values`: at once as far as there is room, the others beside the caller. `caller` packs
+    /// them, and has the specification as `spec`. With a chunk, each value is so many inputs.
+    fn submit_all(
+        &self,
+        py: Python<'_>,
+        mode: u8,
+        values: &Bound<'_, PyAny>,
+        caller: &Bound<'_, PyAny>,
+        chunk: u64,
+    ) -> PyResult<Call> {
+        // Packed first, all of them: one that cannot be packed is no half of a call.
+        let mut packer = Packer::default();
+        let packed: PyResult<Vec<Bytes>> = values
+            .try_iter()?
+            .map(|value| packer.argument(mode, &value?, caller))
+            .collect();
+        let mut packed = packed?;
+        let spec: u32 = caller.getattr(intern!(py, "spec"))?.extract()?;
+        let call = self.begin(py, chunk.max(1))?;
+        let count = packed.len() as u64;
+        let mut sent = 0;
+        for payload in &packed {
+            if !self.push(py, &call, spec, sent, payload)? {
+                break;
+            }
+            sent += 1;
+        }
+        if sent < count {
+            packed.drain(..usize::try_from(sent).unwrap_or(usize::MAX));
+            self.pool.feed(&call, SpecId(spec), sent, packed);
+        }
+        Ok(self.call(call, count, chunk))
+    }
+
+    /// No more calls are taken.
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.pool.close());
+    }
+
+    /// Waits until all tasks of the closed pool have ended and its workers are gone; whether they have by then.
+    #[pyo3(signature = (timeout = None))]
+    fn join(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
+        let mut joined = Box::pin(self.pool.join());
+        let joined = block(py, deadline(timeout), |context| joined.as_mut().poll(context))?;
+        match joined {
+            // What runs in a terminated pool has ended as well.
+            Some(Ok(()) | Err(Error::Terminated { .. })) => Ok(true),
+            Some(Err(error)) => Err(errors::of_pool(py, &error)),
+            None => Ok(false),
+        }
+    }
+
+    /// Ends the pool and everything in it.
+    fn terminate(&self, py: Python<'_>) {
+        py.detach(|| self.pool.terminate());
+    }
+
+    /// Changes how many tasks may run at once.
+    #[pyo3(signature = (slots))]
+    fn resize(&self, py: Python<'_>, slots: Option<u32>) -> PyResult<()> {
+        if slots == Some(0) {
+            return Err(PyValueError::new_err("a pool of 0 processes would never run a task"));
+        }
+        py.detach(|| self.pool.resize(slots));
+        Ok(())
+    }
+
+    /// What has ended, what of it has not succeeded, and slots that the pool may use.
+    fn progress(&self) -> (u64, u64, u64) {
+        let (ended, failed) = self.pool.ended();
+        (ended, failed, self.pool.slots())
+    }
+
+    /// Slots that the pool may use, as far as is known.
+    #[getter]
+    fn slots(&self) -> u64 {
+        self.pool.slots()
+    }
+
+    /// The hosts that the pool may use: a dict each.
+    fn hosts(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
+        let mut hosts = Box::pin(self.pool.hosts());
+        let hosts = block(py, deadline(None), |context| hosts.as_mut().poll(context))?;
+        let hosts = hosts.unwrap_or_else(|| Ok(Vec::new()));
+        let hosts = hosts.map_err(|error| errors::of_pool(py, &error))?;
+        let views = PyList::empty(py);
+        for host in hosts {
+            let view = PyDict::new(py);
+            view.set_item("name", host.name)?;
+            view.set_item("state", host.state)?;
+            view.set_item("slots", host.slots)?;
+            view.set_item("allotted", host.allotted)?;
+            view.set_item("running", host.running)?;
+            view.set_item("labels", host.labels)?;
+            view.set_item("carrier", host.carrier)?;
+            view.set_item("rtt", host.rtt_us as f64 / 1e6)?;
+            view.set_item("cpus", host.cpus)?;
+            view.set_item("memory", host.memory_mib << 20)?;
+            views.append(view)?;
+        }
+        Ok(views.unbind())
+    }
+}
+
+impl Pool {
+    pub(crate) fn begin(&self, py: Python<'_>, weight: u64) -> PyResult<raw::RawCall> {
+        self.pool.begin(weight).map_err(|error| errors::of_pool(py, &error))
+    }
+
+    fn call(&self, call: raw::RawCall, count: u64, chunk: u64) -> Call {
+        let pool = Arc::clone(&self.pool);
+        Call {
+            pool,
+            call,
+            count,
+            chunk,
+        }
+    }
+
+    fn push(
+        &self,
+        py: Python<'_>,
+        call: &raw::RawCall,
+        spec: u32,
+        position: u64,
+        payload: &Bytes,
+    ) -> PyResult<bool> {
+        let pushed = call.push(SpecId(spec), position, payload.clone());
+        pushed.map_err(|error| errors::of_pool(py, &error))
+    }
+}
