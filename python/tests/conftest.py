@@ -23,6 +23,7 @@ def no_settings_from_elsewhere(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("FLEETPOOL_CLUSTER", raising=False)
         patch.delenv("FLEETPOOL_IDENTITY", raising=False)
+        patch.delenv("PYTHONUNBUFFERED", raising=False)
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))
         # Scripts of other folders find the modules of the tests.
         here = os.path.dirname(__file__)
