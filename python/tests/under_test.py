@@ -11,14 +11,14 @@ NAME = "multiprocessing" if STDLIB else "fleetpool"
 
 module = importlib.import_module(NAME)
 
-Pool = module.Pool
 TimeoutError = module.TimeoutError
 cpu_count = module.cpu_count
 
 if STDLIB:
     from concurrent.futures import ProcessPoolExecutor as Executor
-    from multiprocessing.pool import MaybeEncodingError
+    from multiprocessing.pool import MaybeEncodingError, Pool
 else:
+    Pool = module.Pool
     Executor = module.Executor
     MaybeEncodingError = module.MaybeEncodingError
 
