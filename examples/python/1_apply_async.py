@@ -1,7 +1,7 @@
 """Four messages, three processes: `apply_async` does not wait. The fourth begins when one of the first three has ended.
 
-    $ python 1_apply_async.py                                  # this machine
-    $ FLEETPOOL_CLUSTER=head:7700 python 1_apply_async.py      # a fleet
+$ python 1_apply_async.py                                  # this machine
+$ FLEETPOOL_CLUSTER=head:7700 python 1_apply_async.py      # a fleet
 """
 
 import time

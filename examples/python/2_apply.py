@@ -1,7 +1,7 @@
 """`apply` waits for each call: the same four messages, one after another, whatever the number of processes.
 
-    $ python 2_apply.py                                  # this machine
-    $ FLEETPOOL_CLUSTER=head:7700 python 2_apply.py      # a fleet
+$ python 2_apply.py                                  # this machine
+$ FLEETPOOL_CLUSTER=head:7700 python 2_apply.py      # a fleet
 """
 
 import time

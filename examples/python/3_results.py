@@ -1,7 +1,7 @@
 """`apply_async` gives a result object at once; `get()` waits for its value.
 
-    $ python 3_results.py                                  # this machine
-    $ FLEETPOOL_CLUSTER=head:7700 python 3_results.py      # a fleet
+$ python 3_results.py                                  # this machine
+$ FLEETPOOL_CLUSTER=head:7700 python 3_results.py      # a fleet
 """
 
 import time

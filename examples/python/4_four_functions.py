@@ -1,7 +1,7 @@
 """Four different functions in one pool of four: each slot runs whatever comes next.
 
-    $ python 4_four_functions.py                                  # this machine
-    $ FLEETPOOL_CLUSTER=head:7700 python 4_four_functions.py      # a fleet
+$ python 4_four_functions.py                                  # this machine
+$ FLEETPOOL_CLUSTER=head:7700 python 4_four_functions.py      # a fleet
 """
 
 import os

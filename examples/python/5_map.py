@@ -1,7 +1,7 @@
 """`map` over a range: eight calls over two processes, results in the order of the inputs.
 
-    $ python 5_map.py                                  # this machine
-    $ FLEETPOOL_CLUSTER=head:7700 python 5_map.py      # a fleet
+$ python 5_map.py                                  # this machine
+$ FLEETPOOL_CLUSTER=head:7700 python 5_map.py      # a fleet
 """
 
 import time

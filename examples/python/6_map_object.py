@@ -1,7 +1,7 @@
 """`map` of a method: the object goes along with it.
 
-    $ python 6_map_object.py                                  # this machine
-    $ FLEETPOOL_CLUSTER=head:7700 python 6_map_object.py      # a fleet
+$ python 6_map_object.py                                  # this machine
+$ FLEETPOOL_CLUSTER=head:7700 python 6_map_object.py      # a fleet
 """
 
 import logging

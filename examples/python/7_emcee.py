@@ -1,14 +1,12 @@
 """emcee, whose sampler takes a pool: any object that has `map`.
 
-    $ pip install emcee
-    $ python 7_emcee.py                                  # this machine
-    $ FLEETPOOL_CLUSTER=head:7700 python 7_emcee.py      # a fleet, whose hosts have numpy
+$ pip install emcee
+$ python 7_emcee.py                                  # this machine
+$ FLEETPOOL_CLUSTER=head:7700 python 7_emcee.py      # a fleet, whose hosts have numpy
 """
 
-import numpy
-
 import emcee
-
+import numpy
 from fleetpool import Pool
 
 DIMENSIONS, WALKERS, STEPS = 3, 16, 50

@@ -1,16 +1,15 @@
 """scikit-learn, by the joblib backend "fleetpool".
 
-    $ pip install scikit-learn
-    $ python 8_scikit_learn.py                                  # this machine
-    $ FLEETPOOL_CLUSTER=head:7700 python 8_scikit_learn.py      # a fleet, whose hosts have scikit-learn
+$ pip install scikit-learn
+$ python 8_scikit_learn.py                                  # this machine
+$ FLEETPOOL_CLUSTER=head:7700 python 8_scikit_learn.py      # a fleet, whose hosts have scikit-learn
 """
 
+import fleetpool.joblib  # noqa: F401, registers the backend
 import joblib
 from sklearn.datasets import load_iris
 from sklearn.model_selection import GridSearchCV
 from sklearn.svm import SVC
-
-import fleetpool.joblib  # noqa: F401, registers the backend
 
 if __name__ == "__main__":
     x, y = load_iris(return_X_y=True)

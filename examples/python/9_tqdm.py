@@ -1,15 +1,14 @@
 """A progress bar of tqdm over `imap_unordered`: it moves as results come.
 
-    $ pip install tqdm
-    $ python 9_tqdm.py                                  # this machine
-    $ FLEETPOOL_CLUSTER=head:7700 python 9_tqdm.py      # a fleet
+$ pip install tqdm
+$ python 9_tqdm.py                                  # this machine
+$ FLEETPOOL_CLUSTER=head:7700 python 9_tqdm.py      # a fleet
 """
 
 import time
 
-from tqdm import tqdm
-
 from fleetpool import Pool
+from tqdm import tqdm
 
 
 def work(number):

@@ -133,3 +133,20 @@ def full_size(pool, count, folder):
     folder.mkdir()
     meetings = [(str(folder), number, count) for number in range(count)]
     return pool.starmap_async(meet, meetings, chunksize=1).get(timeout=PATIENCE_S)
+
+
+def where(_):
+    return os.environ["FLEETPOOL_HOST"]
+
+
+def note_begin_and_end(log):
+    append_line(log, "begin")
+    time.sleep(0.02)
+    append_line(log, "end")
+
+
+def note_host_and_await(log_and_released):
+    log, released = log_and_released
+    append_line(log, os.environ["FLEETPOOL_HOST"])
+    await_file(released)
+    return os.environ["FLEETPOOL_HOST"]

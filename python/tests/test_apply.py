@@ -22,7 +22,7 @@ def test_keyword_arguments_are_called_kwds(pool):
 
 def test_arguments_may_be_a_list(pool):
     assert pool.apply(tasks.add, [1, 2]) == 3
-    assert pool.apply_async(tasks.add, [1], dict(y=2)).get() == 3
+    assert pool.apply_async(tasks.add, [1], {"y": 2}).get() == 3
 
 
 def test_apply_waits_for_each_call(pool, tmp_path):

@@ -43,7 +43,18 @@ def test_arguments_of_the_standard_one_are_taken():
 
 @pytest.mark.beyond
 def test_cluster_options_are_those_of_the_pool():
-    cluster = {"address", "hosts", "on", "retries", "buffersize", "py_modules", "working_dir", "env", "name", "priority"}
+    cluster = {
+        "address",
+        "hosts",
+        "on",
+        "retries",
+        "buffersize",
+        "py_modules",
+        "working_dir",
+        "env",
+        "name",
+        "priority",
+    }
     for kind in (Executor, module.Pool):
         parameters = inspect.signature(kind).parameters
         assert cluster <= {name for name, one in parameters.items() if one.kind is one.KEYWORD_ONLY}

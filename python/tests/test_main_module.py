@@ -80,7 +80,7 @@ def test_by_runpy(tmp_path):
     path = write(tmp_path / "script.py", UNGUARDED)
     starter = f"import runpy; runpy.run_path({str(path)!r}, run_name='__main__')"
     ended = run(["-c", starter], cwd=tmp_path)
-    # Here a function is not found again in `__main__`, which is the starter's: the standard library refuses to pickle it.
+    # `__main__` is the starter's here and does not have the function: the standard library refuses it.
     assert ended.lines == DOUBLED or "PicklingError" in ended.err
 
 

@@ -54,7 +54,7 @@ def decorated(x):
     return x + 1
 
 
-@functools.lru_cache(maxsize=None)
+@functools.lru_cache
 def cached(x):
     return x + 1
 
