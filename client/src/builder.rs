@@ -168,9 +168,10 @@ impl Builder {
             None => self.embed()?,
         };
         self.options.runtime = program.runtime();
-        let on = self.options.on.clone();
+        let (on, slots) = (self.options.on.clone(), self.options.slots);
         let (submitter, events) = cluster.open(self.options)?;
         let core = Arc::new(Core::new(submitter, cluster.hosts(), self.timeout));
+        core.limit(slots);
         let printer = Printer::new(self.output);
         cluster
             .runtime()

@@ -289,6 +289,7 @@ impl Pool {
     pub fn resize(&self, processes: impl Into<Option<u32>>) -> Result<(), Error> {
         let processes = processes.into();
         crate::builder::check_processes(processes)?;
+        self.core.limit(processes);
         self.core.submitter().resize(processes);
         Ok(())
     }

@@ -19,6 +19,7 @@ use fleetpool_proto::{
     pool::{ContentHash, PoolOptions, Spec},
     view::HostView,
 };
+use tokio::runtime::Handle;
 
 pub use crate::call::Arrived;
 use crate::{
@@ -80,9 +81,10 @@ impl Hub {
         options: PoolOptions,
         output: impl Fn(Printed) + Send + Sync + 'static,
     ) -> Result<RawPool, Error> {
-        let on = options.on.clone();
+        let (on, slots) = (options.on.clone(), options.slots);
         let (submitter, events) = self.cluster.open(options)?;
         let core = Arc::new(Core::new(submitter, self.cluster.hosts(), Duration::ZERO));
+        core.limit(slots);
         let printer = Printer::new(Output::To(Arc::new(output)));
         let dispatch = dispatch(Arc::clone(&core), events, printer);
         self.cluster.runtime().spawn(dispatch);
@@ -120,41 +122,18 @@ impl RawPool {
     pub fn begin(&self, weight: u64) -> Result<RawCall, Error> {
         let call = self.core.begin_call_of(weight)?;
         let core = Arc::clone(&self.core);
-        Ok(RawCall { core, call })
-    }
-
-    /// Submits the tasks of `payloads` as there is credit and results come, beside the caller; from `position` on among
-    /// the call's inputs. [`Self::join`] waits for them.
-    pub fn feed(&self, call: &RawCall, spec: SpecId, position: u64, payloads: Vec<Bytes>) {
-        let inputs = payloads.into_iter().map(Ok);
-        let core = Arc::clone(&self.core);
-        let mut feed = Feed::from(core, Arc::clone(&call.call), spec, position, inputs);
-        let feeding = self.core.begin_feeding();
-        let fed = Arc::clone(&call.call);
-        self.hub.cluster.runtime().spawn(async move {
-            if let Err(error) = poll_fn(|context| feed.poll_all(context)).await {
-                fed.end(error);
-            }
-            drop(feeding);
-        });
-    }
-
-    /// Why a task has no result.
-    #[must_use]
-    pub fn error(&self, arrived: &Arrived) -> TaskError {
-        arrived.error(self.core.hosts())
+        let runtime = self.hub.cluster.runtime().clone();
+        Ok(RawCall {
+            core,
+            call,
+            runtime,
+        })
     }
 
     /// What has ended, by weight, and how many tasks of it have not succeeded.
     #[must_use]
     pub fn ended(&self) -> (u64, u64) {
         self.core.ended()
-    }
-
-    /// A host's name, as far as it is known.
-    #[must_use]
-    pub fn host_name(&self, host: HostId) -> String {
-        self.core.hosts().name(host).unwrap_or_default()
     }
 
     /// Slots that the pool may use, as far as is known.
@@ -183,6 +162,7 @@ impl RawPool {
 
     /// Changes how many tasks may run at once; `None`: as many as the cluster has slots.
     pub fn resize(&self, slots: Option<u32>) {
+        self.core.limit(slots);
         self.core.submitter().resize(slots);
     }
 
@@ -206,6 +186,7 @@ impl Drop for RawPool {
 pub struct RawCall {
     core: Arc<Core>,
     call: Arc<Call>,
+    runtime: Handle,
 }
 
 impl RawCall {
@@ -215,6 +196,21 @@ impl RawCall {
     /// When the pool has ended.
     pub fn push(&self, spec: SpecId, position: u64, payload: Bytes) -> Result<bool, Error> {
         self.core.push(spec, payload, &self.call, position)
+    }
+
+    /// Submits the tasks of `payloads` as there is credit and results come, beside the caller; from `position` on among
+    /// the call's inputs. [`RawPool::join`] waits for them.
+    pub fn feed(&self, spec: SpecId, position: u64, payloads: Vec<Bytes>) {
+        let inputs = payloads.into_iter().map(Ok);
+        let (core, call) = (Arc::clone(&self.core), Arc::clone(&self.call));
+        let mut feed = Feed::from(core, Arc::clone(&call), spec, position, inputs);
+        let feeding = self.core.begin_feeding();
+        self.runtime.spawn(async move {
+            if let Err(error) = poll_fn(|context| feed.poll_all(context)).await {
+                call.end(error);
+            }
+            drop(feeding);
+        });
     }
 
     /// Ready when there is credit for another task.
@@ -262,6 +258,18 @@ impl RawCall {
     #[must_use]
     pub fn received(&self) -> (u64, u64) {
         self.call.received()
+    }
+
+    /// A host's name, as far as it is known.
+    #[must_use]
+    pub fn host_name(&self, host: HostId) -> String {
+        self.core.hosts().name(host).unwrap_or_default()
+    }
+
+    /// Why a task has no result.
+    #[must_use]
+    pub fn error(&self, arrived: &Arrived) -> TaskError {
+        arrived.error(self.core.hosts())
     }
 
     /// Makes those who wait for the call look again: something that they wait for besides has changed.

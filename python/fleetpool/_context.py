@@ -44,6 +44,24 @@ def cpu_count() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+# Variables that libraries size their thread pools by: a worker has its share of the machine.
+_THREADS = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "RAYON_NUM_THREADS",
+)
+
+
+def threads(processes: int) -> dict[str, Optional[str]]:
+    """How many threads each of so many workers should start, for the libraries that nobody has told."""
+    share = str(max(1, cpu_count() // processes))
+    return {name: share for name in _THREADS if name not in os.environ}
+
+
 def main_globals() -> dict[str, Any]:
     return sys.modules["__main__"].__dict__
 

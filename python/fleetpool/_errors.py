@@ -84,14 +84,8 @@ class TaskNotStarted(TaskError):
     """The task could not be started: its argument cannot be sent, or no host can run it."""
 
 
-class RemoteTraceback(Exception):
-    """Where a task's exception was raised: the text of its traceback, as the exception's cause."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __str__(self) -> str:
-        return self.text
+# Where a task's exception was raised: the text of its traceback, as the exception's cause.
+RemoteTraceback = multiprocessing.pool.RemoteTraceback
 
 
 def _again(kind: type, args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:

@@ -37,6 +37,7 @@ def _helper(name: str) -> Callable[..., Any]:
 
 
 _main_object = _helper("main_object")
+_make_cached = _helper("make_cached")
 _make_function = _helper("make_function")
 _set_function = _helper("set_function")
 sys.modules.setdefault(_helpers.__name__, _helpers)
@@ -61,6 +62,8 @@ class Shipped:
 
 
 _ABSENT = object()
+# What `functools.lru_cache` makes of functions; pickle knows it by its name alone.
+_CACHED = type(functools.lru_cache(lambda: None))
 
 
 class _Layer:
@@ -267,6 +270,10 @@ class _Pickler(cloudpickle.Pickler):
             named = self._main_name(obj)
             if named is not None:
                 return named
+        elif type(obj) is _CACHED and getattr(obj, "__module__", None) == "__main__":
+            parameters = obj.cache_parameters()
+            made = (obj.__wrapped__, parameters["maxsize"], parameters["typed"])
+            return self._main_name(obj) or (_make_cached, made)
         return super().reducer_override(obj)
 
     def _main_name(self, obj: Any) -> Any:

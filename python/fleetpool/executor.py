@@ -6,55 +6,51 @@ import concurrent.futures
 import itertools
 import threading
 import time
-import weakref
 from collections import deque
-from typing import Any, Callable, Iterable, Iterator, Optional
+from typing import Any, Callable, Iterable, Iterator, Mapping, Optional, Union
 
-from . import _core, _errors
+from . import _core
 from .pool import _CALL, _STAR, _STAR_CHUNK, Pool, _chunks
 
 __all__ = ["Executor"]
 
 
-class Future(concurrent.futures.Future[Any]):
-    """A call of an executor. `cancel()` also ends a call that runs, with everything that it has started."""
-
-    _call: Optional[_core.Call] = None
-
-    def cancel(self) -> bool:
-        """Cancels the call, whether it has begun or not; `False` when it has ended already."""
-        if not super().cancel():
-            return False
-        self.set_running_or_notify_cancel()
-        if self._call is not None:
-            self._call._cancel()
-        return True
-
-
 class _Pending(_core.Call):
     """A call on its way, and the future that waits for it."""
 
-    def __init__(self, call: _core.Call, future: Future) -> None:
+    def __init__(self, call: _core.Call, executor: Executor, future: concurrent.futures.Future[Any]) -> None:
         self.future = future
+        self.executor = executor
 
     def _settle(self) -> None:
-        future = self.future
+        self.executor._ended(self)
+        if self.future.cancelled():
+            return
         try:
             value = self._one()
-        except _errors.TaskCancelled:
-            future.cancel()
         except BaseException as error:
-            _finish(future.set_exception, error)
+            self.future.set_exception(error)
         else:
-            _finish(future.set_result, value)
+            self.future.set_result(value)
 
 
-def _finish(finish: Callable[[Any], None], with_what: Any) -> None:
-    try:
-        finish(with_what)
-    except concurrent.futures.InvalidStateError:
-        # It was cancelled while its result was on the way.
-        pass
+class _Future(concurrent.futures.Future[Any]):
+    """A future whose call does not run once it is cancelled."""
+
+    _pending: Optional[_Pending] = None
+
+    def cancel(self) -> bool:
+        """Cancels the call if it waits; `False` when it runs or has ended."""
+        if not super().cancel():
+            return False
+        with self._condition:
+            fresh = self._state == "CANCELLED"
+        if fresh:
+            # Tells those who wait for several futures.
+            self.set_running_or_notify_cancel()
+        if self._pending is not None:
+            self._pending._cancel()
+        return True
 
 
 class Executor(concurrent.futures.Executor):
@@ -68,7 +64,8 @@ class Executor(concurrent.futures.Executor):
         mp_context: for compatibility.
         initializer, initargs: called in every new worker before its first call.
         max_tasks_per_child: a worker is replaced after this many calls.
-        options: those of `Pool`: `address`, `on`, `retries`, `env`, …
+        buffersize: how far `map` reads its inputs ahead of the results, where it is not said there.
+        address, hosts, on, retries, py_modules, working_dir, env, name, priority: as for `Pool`.
     """
 
     def __init__(
@@ -79,21 +76,49 @@ class Executor(concurrent.futures.Executor):
         initargs: tuple[Any, ...] = (),
         *,
         max_tasks_per_child: Optional[int] = None,
-        **options: Any,
+        address: Optional[str] = None,
+        hosts: Optional[str] = None,
+        on: Optional[str] = None,
+        retries: Union[None, int, Mapping[str, int]] = None,
+        buffersize: Optional[int] = None,
+        py_modules: Iterable[Any] = (),
+        working_dir: Optional[str] = None,
+        env: Optional[Mapping[str, Optional[str]]] = None,
+        name: Optional[str] = None,
+        priority: int = 0,
     ) -> None:
         if max_workers is not None and max_workers <= 0:
             raise ValueError("max_workers must be greater than 0")
-        self._pool = Pool(max_workers, initializer, initargs, max_tasks_per_child, mp_context, **options)
-        self._lock = threading.Lock()
+        self._pool = Pool(
+            max_workers,
+            initializer,
+            initargs,
+            max_tasks_per_child,
+            mp_context,
+            address=address,
+            hosts=hosts,
+            on=on,
+            retries=retries,
+            py_modules=py_modules,
+            working_dir=working_dir,
+            env=env,
+            name=name,
+            priority=priority,
+        )
+        self._max_workers = max_workers
+        self._buffersize = buffersize
+        self._lock = threading.RLock()
         self._open = True
-        self._futures: weakref.WeakSet[Future] = weakref.WeakSet()
+        # Calls that have not ended: those that run, as far as can be told from here, and those behind them.
+        self._running = 0
+        self._waiting: deque[_Pending] = deque()
 
-    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Future:
+    def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[Any]:
         """Calls `fn(*args, **kwargs)` in a worker."""
         return self._submit(fn, _CALL, (args, kwargs))
 
-    def _submit(self, fn: Callable[..., Any], mode: int, value: Any) -> Future:
-        future = Future()
+    def _submit(self, fn: Callable[..., Any], mode: int, value: Any) -> _Future:
+        future = _Future()
         with self._lock:
             if not self._open:
                 raise RuntimeError("cannot schedule new futures after shutdown")
@@ -104,13 +129,33 @@ class Executor(concurrent.futures.Executor):
                 future.set_running_or_notify_cancel()
                 future.set_exception(error)
                 return future
-            call = self._pool._core.submit(caller.spec, mode, packed)
+            pending = _Pending(self._pool._core.submit(caller.spec, mode, packed), self, future)
             self._pool._total += 1
-        pending = _Pending(call, future)
-        future._call = pending
-        self._futures.add(future)
+            future._pending = pending
+            self._waiting.append(pending)
+            self._promote()
         self._pool._watch(pending)
         return future
+
+    def _promote(self) -> None:
+        """Calls run in the order in which they were made, as many as there are slots."""
+        slots = self._max_workers or self._pool._core.slots or 1
+        while self._waiting and self._running < slots:
+            future = self._waiting.popleft().future
+            if not future.cancelled() and future.set_running_or_notify_cancel():
+                self._running += 1
+
+    def _ended(self, pending: _Pending) -> None:
+        with self._lock:
+            future = pending.future
+            if future.running():
+                self._running -= 1
+            elif pending in self._waiting:
+                # It was quicker than those before it.
+                self._waiting.remove(pending)
+                if not future.cancelled():
+                    future.set_running_or_notify_cancel()
+            self._promote()
 
     def map(
         self,
@@ -124,6 +169,8 @@ class Executor(concurrent.futures.Executor):
         ahead of them; without one, all at once."""
         if chunksize < 1:
             raise ValueError("chunksize must be >= 1.")
+        if buffersize is None:
+            buffersize = self._buffersize
         if buffersize is not None and buffersize < 1:
             raise ValueError("buffersize must be None or > 0")
         end = None if timeout is None else timeout + time.monotonic()
@@ -134,7 +181,7 @@ class Executor(concurrent.futures.Executor):
         return results if chunksize == 1 else itertools.chain.from_iterable(results)
 
     def _results(
-        self, fn: Callable[..., Any], mode: int, calls: Iterator[Any], futures: deque[Future], end: Optional[float]
+        self, fn: Callable[..., Any], mode: int, calls: Iterator[Any], futures: deque[_Future], end: Optional[float]
     ) -> Iterator[Any]:
         try:
             while futures:
@@ -148,12 +195,12 @@ class Executor(concurrent.futures.Executor):
                 future.cancel()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Takes no more calls. With `cancel_futures`, those that have not ended are cancelled, also those that run."""
+        """Takes no more calls. With `cancel_futures`, those that wait are cancelled."""
         with self._lock:
             first, self._open = self._open, False
-        if cancel_futures:
-            for future in list(self._futures):
-                future.cancel()
+            waiting = list(self._waiting) if cancel_futures else []
+        for pending in waiting:
+            pending.future.cancel()
         if first:
             self._pool.close()
         if wait:

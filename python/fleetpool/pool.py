@@ -23,6 +23,8 @@ __all__ = ["AsyncResult", "Host", "IMapIterator", "Pool", "Progress", "ThreadPoo
 _CALL, _ITEM, _STAR, _CHUNK, _STAR_CHUNK, _EACH = range(6)
 
 _RUN, _CLOSE, _TERMINATE = "running", "closed", "terminated"
+# Slots that an embedded cluster has at least.
+_SLOTS_MIN = 64
 
 
 class Progress(NamedTuple):
@@ -31,9 +33,9 @@ class Progress(NamedTuple):
     total: int
     """Calls made so far; a lazy input counts as far as it has been read."""
     done: int
-    """Those that have ended, well or not."""
+    """Those that have given their result."""
     failed: int
-    """Those that have ended without a result, as far as somebody has looked at them."""
+    """Those that have ended without one (in a chunk of `map`, the chunk counts as one)."""
     running: int
     """Those that run now, at most: as many as there are slots."""
 
@@ -78,17 +80,17 @@ class Pool:
             `$FLEETPOOL_CLUSTER`, then `cluster` in `~/.config/fleetpool/config.toml`, then an embedded one.
         hosts: for ad-hoc runs over ssh, which this version does not have: raises `NotImplementedError`.
         on: which hosts may be used: `web[01-40],!web03`, `@rack1`, `gpu=a100`.
-        retries: how often a task may run again after its host was lost (3 without it); or a mapping of `host_lost`,
-            `worker_lost` and `failed` to numbers.
+        retries: how often a task may run again, whatever ended it; or a mapping of `host_lost`, `worker_lost` and `failed`
+            (which includes timeouts) to numbers. `None`: three times after its host was lost, and never else.
         buffersize: how many tasks `imap` and `imap_unordered` may be ahead of their consumer.
         py_modules: modules or folders of modules that hosts lack: names of modules, modules, or paths.
         working_dir: a folder whose files the tasks find in their current folder.
         env: variables set (or, with `None`, removed) for the workers.
         name: what the pool is called in `fleetpool jobs`.
         priority: pools of a higher priority are served before others.
-        python: the hosts' interpreter, a path or a name on their `PATH`; `None`: this one on an embedded cluster,
-            `python3` elsewhere.
-        identity: the folder of the identity to show the cluster.
+
+    On a cluster the hosts' `python3` runs the functions, or what `$FLEETPOOL_PYTHON` says: a path, or a name on their `PATH`.
+    The identity to show the cluster is in `~/.config/fleetpool/identity`, or where `$FLEETPOOL_IDENTITY` says.
 
     Raises:
         ValueError: arguments that make no sense.
@@ -113,17 +115,15 @@ class Pool:
         env: Optional[Mapping[str, Optional[str]]] = None,
         name: Optional[str] = None,
         priority: int = 0,
-        python: Optional[str] = None,
-        identity: Optional[str] = None,
     ) -> None:
         self._state = _TERMINATE
-        _check(processes, initializer, maxtasksperchild, hosts, buffersize)
-        if sys.modules.get("_fleetpool_worker") is not None and _context.in_worker():
-            raise PoolError(
-                "a task cannot open a pool: its worker holds one slot of the pool it belongs to; return the work to be "
-                "done and let the caller submit it"
-            )
+        _check(processes, initializer, maxtasksperchild, buffersize)
+        _check_place(address, hosts)
+        if _context.in_worker():
+            # A pool of this machine alone: one of the fleet would wait for slots that its own tasks hold.
+            address = "local"
         self._processes = processes
+        self._maxtasks = maxtasksperchild
         self._buffersize = buffersize
         self._shipper = Shipper()
         self._lock = threading.RLock()
@@ -136,27 +136,35 @@ class Pool:
         self._streams: weakref.WeakSet[IMapIterator] = weakref.WeakSet()
         self._handler: Optional[_Handler] = None
         self._pid = os.getpid()
-        self._hub = _core.Hub(address, identity, processes, _context.binary())
+        # An embedded cluster has room for `resize`; what the pool may use of it is said by its own size.
+        slots = max(processes or 0, _context.cpu_count(), _SLOTS_MIN)
+        hub = _core.Hub(address, None, slots, _context.binary())
+        self._embedded = hub.embedded
+        env = dict(env or {})
+        if hub.embedded:
+            processes = processes or _context.cpu_count()
+            env = {**_context.threads(processes), **env}
         options = {
             "name": name or _context.program_name(),
             "on": on or "",
             "slots": processes,
             "priority": priority,
             "maxtasksperchild": maxtasksperchild or 0,
-            "env": [(key, value) for key, value in (env or {}).items()],
-            "interpreter": python or (sys.executable if self._hub.embedded else "python3"),
+            "env": list(env.items()),
+            "initializer": getattr(initializer, "__qualname__", "its initializer") if initializer is not None else None,
+            "interpreter": sys.executable if hub.embedded else os.environ.get("FLEETPOOL_PYTHON", "python3"),
             **_retries(retries),
         }
         blob = _context.pack(
             self._shipper,
-            remote=not self._hub.embedded,
+            remote=not hub.embedded,
             initializer=initializer,
             initargs=tuple(initargs),
             py_modules=py_modules,
             working_dir=working_dir,
         )
         _output.flush()
-        self._core = self._hub.open(options, blob, _output.sink)
+        self._core = hub.open(options, blob, _output.sink)
         self._state = _RUN
         _living.add(self)
 
@@ -183,6 +191,8 @@ class Pool:
         has started, when it runs longer than so many seconds, and raises `TaskTimeout`.
         """
         self._check_running()
+        if timeout is not None:
+            _check_timeout(timeout)
         try:
             caller = self._caller(func, timeout)
             packed = caller((tuple(args), dict(kwds)))
@@ -292,6 +302,7 @@ class Pool:
             for results in list(self._streams):
                 results._finish()
         self._core.join()
+        self._core.release()
         handler = self._handler
         if handler is not None and threading.current_thread() is not handler:
             handler.finish()
@@ -322,14 +333,16 @@ class Pool:
         """How far the pool is."""
         ended, failed, slots = self._core.progress()
         total = self._total + sum(results._submitted() for results in list(self._streams))
-        done = min(ended, total)
-        return Progress(total, done, failed, min(total - done, slots))
+        ended = min(ended, total)
+        return Progress(total, max(0, ended - failed), failed, min(total - ended, slots))
 
     def resize(self, processes: Optional[int]) -> None:
         """Changes how many calls may run at once; `None`: as many as the cluster has slots."""
         if processes is not None and processes < 1:
             raise ValueError("Number of processes must be at least 1")
         self._check_running()
+        if processes is None and self._embedded:
+            processes = _context.cpu_count()
         self._core.resize(processes)
         self._processes = processes
 
@@ -354,8 +367,8 @@ class Pool:
             known = None
         if known is not None and known.function is func and known.is_current():
             return known
-        if timeout is not None and not timeout > 0:
-            raise ValueError(f"timeout must be above 0 seconds, not {timeout!r}")
+        if timeout is not None:
+            _check_timeout(timeout)
         with self._lock:
             caller = _Caller(self, func, timeout)
             if _is_fixed(func):
@@ -377,6 +390,8 @@ class Pool:
         """An argument; what it refers to of the main program goes over with the functions that are called with it."""
         try:
             packed = pack(value)
+        except RecursionError:
+            raise
         except Exception:
             return self._pack_by_value(value)
         if names_main(packed):
@@ -458,6 +473,8 @@ class Pool:
         if buffersize is None:
             buffersize = self._buffersize
         caller = self._caller(func, timeout)
+        if self._maxtasks is not None:
+            chunksize = 1
         mode, chunk = (_ITEM, 0) if chunksize == 1 else (_EACH, chunksize)
         threaded = not isinstance(iterable, _QUICK)
         stream = _core.Stream(
@@ -471,6 +488,10 @@ class Pool:
         """Items in a task: about four tasks a worker, where it is not said."""
         if chunksize is not None:
             _check_chunksize(chunksize)
+        if self._maxtasks is not None:
+            # What a worker may do is counted in calls.
+            return 1
+        if chunksize is not None:
             return chunksize
         slots = self._processes or self._core.slots or _context.cpu_count()
         return max(1, -(-length // (slots * 4)))
@@ -483,6 +504,7 @@ class Pool:
 
     def _let_go(self) -> None:
         _living.discard(self)
+        self._callers.clear()
         if self._handler is not None:
             self._handler.watch.close()
 
@@ -569,10 +591,10 @@ class AsyncResult(_core.Call):
             return False
         return True
 
-    def cancel(self) -> None:
+    def cancel(self) -> bool:
         """Ends the call, whether it runs or not, with everything that it has started: `get()` raises
-        `TaskCancelled`. A call that has ended stays as it is."""
-        self._cancel()
+        `TaskCancelled`. A call that has ended stays as it is; whether it had not."""
+        return self._cancel()
 
     def _result(self) -> Any:
         return self._one()
@@ -635,8 +657,8 @@ class _Refused:
     def successful(self) -> bool:
         return False
 
-    def cancel(self) -> None:
-        return None
+    def cancel(self) -> bool:
+        return False
 
 
 def _tell(callback: Callable[[BaseException], object], error: BaseException) -> None:
@@ -674,9 +696,13 @@ class IMapIterator(Iterator[Any]):
         return found[0]
 
     def __del__(self) -> None:
-        stream = getattr(self, "_stream", None)
-        if stream is not None:
-            stream.abandon()
+        # What was asked for is done, as far as it is known to have an end.
+        if getattr(self, "_stream", None) is None:
+            return
+        if self._quick:
+            self._stream.finish()
+        else:
+            self._stream.leave(None)
 
     def _finish(self) -> None:
         """The pool is about to end: what is known to have an end is submitted whole."""
@@ -737,8 +763,10 @@ def _chunks(values: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:
 
 def _is_fixed(func: Any) -> bool:
     """Whether a function is the same each time it is called: then it is pickled once."""
-    if isinstance(func, (types.BuiltinFunctionType, type)):
-        return not isinstance(getattr(func, "__self__", None), object) or isinstance(func.__self__, types.ModuleType)
+    if isinstance(func, types.BuiltinFunctionType):
+        return func.__self__ is None or isinstance(func.__self__, types.ModuleType)
+    if isinstance(func, type):
+        return True
     return isinstance(func, types.FunctionType) and func.__closure__ is None
 
 
@@ -746,7 +774,6 @@ def _check(
     processes: Optional[int],
     initializer: Optional[Callable[..., object]],
     maxtasksperchild: Optional[int],
-    hosts: Optional[str],
     buffersize: Optional[int],
 ) -> None:
     if processes is not None and processes < 1:
@@ -755,11 +782,26 @@ def _check(
         raise TypeError("initializer must be a callable")
     if maxtasksperchild is not None and (not isinstance(maxtasksperchild, int) or maxtasksperchild <= 0):
         raise ValueError("maxtasksperchild must be a positive int or None")
+    _check_buffersize(buffersize)
+
+
+def _check_place(address: Optional[str], hosts: Optional[str]) -> None:
+    if address is not None and hosts is not None:
+        raise ValueError("give address= or hosts=, not both: a pool is on one cluster")
     if hosts is not None:
         raise NotImplementedError(
             "hosts= (ad-hoc runs over ssh) is not built yet: start agents on these hosts and give the cluster's address="
         )
-    _check_buffersize(buffersize)
+    if address not in (None, "local") and _context.in_worker():
+        raise PoolError(
+            "a task cannot open a pool on a cluster: its worker holds one of the slots that it would wait for; return the "
+            "work to be done and let the caller submit it"
+        )
+
+
+def _check_timeout(timeout: float) -> None:
+    if not timeout > 0:
+        raise ValueError(f"timeout must be above 0 seconds, not {timeout!r}")
 
 
 def _check_chunksize(chunksize: int) -> None:
@@ -776,7 +818,7 @@ def _retries(retries: Union[None, int, Mapping[str, int]]) -> dict[str, int]:
     if retries is None:
         return {}
     if isinstance(retries, int):
-        retries = {"host_lost": retries}
+        retries = dict.fromkeys(("host_lost", "worker_lost", "failed"), retries)
     unknown = set(retries) - {"host_lost", "worker_lost", "failed"}
     if unknown:
         raise ValueError(f"retries has no {sorted(unknown)[0]!r}: give host_lost, worker_lost or failed")

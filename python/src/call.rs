@@ -5,11 +5,10 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use fleetpool::{
     Error,
-    raw::{Arrived, RawCall, RawPool},
+    raw::{Arrived, RawCall},
 };
 use fleetpool_proto::Outcome;
 use pyo3::{prelude::*, types::PyList};
-use std::sync::Arc;
 
 use crate::{
     errors, payload,
@@ -19,7 +18,6 @@ use crate::{
 /// Some tasks, and what has become of them. The base of `AsyncResult`.
 #[pyclass(subclass, frozen, module = "fleetpool._core")]
 pub(crate) struct Call {
-    pub(crate) pool: Arc<RawPool>,
     pub(crate) call: RawCall,
     pub(crate) count: u64,
     /// Inputs in each task but the last; 0: the task has no chunk, but one call.
@@ -40,15 +38,15 @@ impl Call {
 }
 
 /// What became of a task, in Python's terms.
-pub(crate) fn ended<'py>(py: Python<'py>, pool: &RawPool, arrived: &Arrived) -> Ended<'py> {
+pub(crate) fn ended<'py>(py: Python<'py>, call: &RawCall, arrived: &Arrived) -> Ended<'py> {
     let value = match arrived.outcome {
         Outcome::Done => payload::unpack(py, &arrived.payload),
         Outcome::Failed => {
-            let host = pool.host_name(arrived.host);
+            let host = call.host_name(arrived.host);
             let error = errors::of_failure(py, &arrived.payload, &host, arrived.pid);
             return Ended::Error(error);
         }
-        _ => Err(errors::of_task(py, &pool.error(arrived))),
+        _ => Err(errors::of_task(py, &call.error(arrived))),
     };
     match value {
         Ok(value) => Ended::Value(value),
@@ -67,7 +65,6 @@ impl Call {
     ) -> Self {
         let other = other.get();
         Self {
-            pool: Arc::clone(&other.pool),
             call: other.call.clone(),
             count: other.count,
             chunk: other.chunk,
@@ -83,13 +80,13 @@ impl Call {
 
     /// Whether all tasks have ended.
     fn _is_complete(&self) -> bool {
-        let mut context = Context::from_waker(std::task::Waker::noop());
-        self.poll_complete(&mut context).is_ready()
+        let context = Context::from_waker(std::task::Waker::noop());
+        self.poll_complete(&context).is_ready()
     }
 
     /// The one result, or raises why there is none. The call must be complete.
     fn _one(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        match self.arrived(py)?.first().map(|arrived| ended(py, &self.pool, arrived)) {
+        match self.arrived(py)?.first().map(|arrived| ended(py, &self.call, arrived)) {
             Some(Ended::Value(value)) => Ok(value.unbind()),
             Some(Ended::Error(error)) => Err(error),
             None => Err(errors::of_pool(py, &Error::Closed)),
@@ -101,8 +98,10 @@ impl Call {
         let mut arrived = self.arrived(py)?;
         arrived.sort_unstable_by_key(|arrived| arrived.position);
         let results = PyList::empty(py);
-        for arrived in &arrived {
-            match ended(py, &self.pool, arrived) {
+        for arrived in &mut arrived {
+            // What ends a chunk is said of its first input.
+            arrived.position *= self.chunk.max(1);
+            match ended(py, &self.call, arrived) {
                 Ended::Error(error) => return Err(error),
                 Ended::Value(value) if self.chunk == 0 => results.append(value)?,
                 Ended::Value(value) => extend(&results, &value)?,
@@ -116,17 +115,19 @@ impl Call {
         self.call.received().0
     }
 
-    /// Ends the tasks, running or not.
-    fn _cancel(&self, py: Python<'_>) {
+    /// Ends the tasks, running or not; whether there were any.
+    fn _cancel(&self, py: Python<'_>) -> bool {
+        let ended = self._is_complete();
         py.detach(|| self.call.cancel());
+        !ended
     }
 }
 
 impl Call {
     /// What has arrived; or raises why nothing more will.
     fn arrived(&self, py: Python<'_>) -> PyResult<Vec<Arrived>> {
-        let mut context = Context::from_waker(std::task::Waker::noop());
-        if let Poll::Ready(Err(error)) = self.poll_complete(&mut context) {
+        let context = Context::from_waker(std::task::Waker::noop());
+        if let Poll::Ready(Err(error)) = self.poll_complete(&context) {
             return Err(errors::of_pool(py, &error));
         }
         Ok(self.call.with_arrived(<[Arrived]>::to_vec))

@@ -33,6 +33,11 @@ pub(crate) fn of_pool(py: Python<'_>, error: &Error) -> PyErr {
     make(py, "of_pool", (kind, error.to_string()))
 }
 
+/// A cluster that cannot be used.
+pub(crate) fn of_cluster(py: Python<'_>, error: &Error) -> PyErr {
+    make(py, "of_pool", ("cluster", error.to_string()))
+}
+
 /// A task without a result, and without an exception of its own.
 pub(crate) fn of_task(py: Python<'_>, error: &TaskError) -> PyErr {
     let fields = PyDict::new(py);

@@ -1,6 +1,9 @@
 //! A cluster and a pool on it.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use bytes::Bytes;
 use fleetpool::{
@@ -9,7 +12,7 @@ use fleetpool::{
 };
 use fleetpool_proto::{
     SpecId,
-    pool::{ContentHash, PoolOptions, Retries, Runtime, Spec},
+    pool::{ContentHash, Initializer, PoolOptions, Retries, Runtime, Spec},
 };
 use pyo3::{
     exceptions::PyValueError,
@@ -44,7 +47,7 @@ impl Hub {
         spawner: PathBuf,
     ) -> PyResult<Self> {
         let open = || raw::Hub::open(address.as_deref(), identity.as_deref(), slots, spawner);
-        let hub = py.detach(open).map_err(|error| errors::of_pool(py, &error))?;
+        let hub = py.detach(open).map_err(|error| errors::of_cluster(py, &error))?;
         Ok(Self(hub))
     }
 
@@ -67,9 +70,8 @@ impl Hub {
         let context = self.0.offer(Bytes::from(context));
         let opened = self.0.pool(options.pool(context), output::to(sink));
         let pool = opened.map_err(|error| errors::of_pool(py, &error))?;
-        Ok(Pool {
-            pool: Arc::new(pool),
-        })
+        let pool = Mutex::new(Some(Arc::new(pool)));
+        Ok(Pool { pool })
     }
 }
 
@@ -85,6 +87,11 @@ impl Options {
         set(given, "maxtasksperchild", &mut options.tasks_per_worker_max)?;
         set(given, "env", &mut options.env)?;
         set(given, "kill_grace_ms", &mut options.kill_grace_ms)?;
+        // It goes with the context; named here for what is said of it.
+        options.initializer = optional(given, "initializer")?.map(|function| Initializer {
+            function,
+            ..Initializer::default()
+        });
         options.slots = optional(given, "slots")?;
         options.cwd = optional(given, "cwd")?;
         let Retries {
@@ -134,14 +141,16 @@ fn set<T: for<'a, 'py> FromPyObject<'a, 'py, Error: Into<PyErr>>>(
 /// N slots that run Python functions.
 #[pyclass(frozen, module = "fleetpool._core")]
 pub(crate) struct Pool {
-    pub(crate) pool: Arc<RawPool>,
+    /// Until it is let go: then its cluster goes too, where it has one of its own.
+    pool: Mutex<Option<Arc<RawPool>>>,
 }
 
 #[pymethods]
 impl Pool {
     /// Says what tasks of a function have in common; the number to submit them under.
     #[pyo3(signature = (name, code, version, timeout_ms))]
-    fn define(&self, name: String, code: Vec<u8>, version: Option<(u8, u8)>, timeout_ms: u64) -> u32 {
+    fn define(&self, py: Python<'_>, name: String, code: Vec<u8>, version: Option<(u8, u8)>, timeout_ms: u64) -> PyResult<u32> {
+        let pool = self.open(py)?;
         let mut spec = Spec {
             function: name,
             python: version,
@@ -149,11 +158,11 @@ impl Pool {
             ..Spec::default()
         };
         if code.len() > INLINE_BYTES_MAX {
-            spec.content = Some(self.pool.hub().offer(Bytes::from(code)));
+            spec.content = Some(pool.hub().offer(Bytes::from(code)));
         } else {
             spec.code = Bytes::from(code);
         }
-        self.pool.define(spec).0
+        Ok(pool.define(spec).0)
     }
 
     /// Submits one task. Waits only while there is no room for it.
@@ -164,7 +173,11 @@ impl Pool {
             let credit = block(py, deadline(None), |context| call.poll_credit(context))?;
             credit.unwrap_or(Ok(())).map_err(|error| errors::of_pool(py, &error))?;
         }
-        Ok(self.call(call, 1, 0))
+        Ok(Call {
+            call,
+            count: 1,
+            chunk: 0,
+        })
     }
 
     /// Submits a task for each of `values`: at once as far as there is room, the others beside the caller. `caller` packs
@@ -196,20 +209,25 @@ impl Pool {
         }
         if sent < count {
             packed.drain(..usize::try_from(sent).unwrap_or(usize::MAX));
-            self.pool.feed(&call, SpecId(spec), sent, packed);
+            call.feed(SpecId(spec), sent, packed);
         }
-        Ok(self.call(call, count, chunk))
+        Ok(Call { call, count, chunk })
     }
 
     /// No more calls are taken.
     fn close(&self, py: Python<'_>) {
-        py.detach(|| self.pool.close());
+        if let Ok(pool) = self.open(py) {
+            py.detach(|| pool.close());
+        }
     }
 
     /// Waits until all tasks of the closed pool have ended and its workers are gone; whether they have by then.
     #[pyo3(signature = (timeout = None))]
     fn join(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<bool> {
-        let mut joined = Box::pin(self.pool.join());
+        let Ok(pool) = self.open(py) else {
+            return Ok(true);
+        };
+        let mut joined = Box::pin(pool.join());
         let joined = block(py, deadline(timeout), |context| joined.as_mut().poll(context))?;
         match joined {
             // What runs in a terminated pool has ended as well.
@@ -221,7 +239,15 @@ impl Pool {
 
     /// Ends the pool and everything in it.
     fn terminate(&self, py: Python<'_>) {
-        py.detach(|| self.pool.terminate());
+        if let Ok(pool) = self.open(py) {
+            py.detach(|| pool.terminate());
+        }
+    }
+
+    /// Lets the pool go, and with it its cluster, where that is embedded; waits until it is gone.
+    fn release(&self, py: Python<'_>) {
+        let pool = lock(&self.pool).take();
+        py.detach(|| drop(pool));
     }
 
     /// Changes how many tasks may run at once.
@@ -230,25 +256,28 @@ impl Pool {
         if slots == Some(0) {
             return Err(PyValueError::new_err("a pool of 0 processes would never run a task"));
         }
-        py.detach(|| self.pool.resize(slots));
+        let pool = self.open(py)?;
+        py.detach(|| pool.resize(slots));
         Ok(())
     }
 
     /// What has ended, what of it has not succeeded, and slots that the pool may use.
-    fn progress(&self) -> (u64, u64, u64) {
-        let (ended, failed) = self.pool.ended();
-        (ended, failed, self.pool.slots())
+    fn progress(&self, py: Python<'_>) -> PyResult<(u64, u64, u64)> {
+        let pool = self.open(py)?;
+        let (ended, failed) = pool.ended();
+        Ok((ended, failed, pool.slots()))
     }
 
     /// Slots that the pool may use, as far as is known.
     #[getter]
     fn slots(&self) -> u64 {
-        self.pool.slots()
+        lock(&self.pool).as_ref().map_or(0, |pool| pool.slots())
     }
 
     /// The hosts that the pool may use: a dict each.
     fn hosts(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
-        let mut hosts = Box::pin(self.pool.hosts());
+        let pool = self.open(py)?;
+        let mut hosts = Box::pin(pool.hosts());
         let hosts = block(py, deadline(None), |context| hosts.as_mut().poll(context))?;
         let hosts = hosts.unwrap_or_else(|| Ok(Vec::new()));
         let hosts = hosts.map_err(|error| errors::of_pool(py, &error))?;
@@ -272,18 +301,15 @@ impl Pool {
 }
 
 impl Pool {
-    pub(crate) fn begin(&self, py: Python<'_>, weight: u64) -> PyResult<raw::RawCall> {
-        self.pool.begin(weight).map_err(|error| errors::of_pool(py, &error))
+    /// The pool, unless it has been let go.
+    pub(crate) fn open(&self, py: Python<'_>) -> PyResult<Arc<RawPool>> {
+        let pool = lock(&self.pool).clone();
+        pool.ok_or_else(|| errors::of_pool(py, &Error::Closed))
     }
 
-    fn call(&self, call: raw::RawCall, count: u64, chunk: u64) -> Call {
-        let pool = Arc::clone(&self.pool);
-        Call {
-            pool,
-            call,
-            count,
-            chunk,
-        }
+    fn begin(&self, py: Python<'_>, weight: u64) -> PyResult<raw::RawCall> {
+        let call = self.open(py)?.begin(weight);
+        call.map_err(|error| errors::of_pool(py, &error))
     }
 
     fn push(
@@ -297,4 +323,17 @@ impl Pool {
         let pushed = call.push(SpecId(spec), position, payload.clone());
         pushed.map_err(|error| errors::of_pool(py, &error))
     }
+}
+
+/// The end of a cluster is waited for, and may wait itself for the interpreter's lock, which is held here.
+impl Drop for Pool {
+    fn drop(&mut self) {
+        if let Some(pool) = lock(&self.pool).take() {
+            std::thread::spawn(move || drop(pool));
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

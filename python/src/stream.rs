@@ -10,7 +10,7 @@
 use std::{
     collections::VecDeque,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
@@ -19,7 +19,7 @@ use std::{
 use bytes::Bytes;
 use fleetpool::{
     Error,
-    raw::{Arrived, Flow, RawCall, RawPool},
+    raw::{Arrived, Flow, RawCall},
 };
 use fleetpool_proto::SpecId;
 use pyo3::{exceptions::PyStopIteration, intern, prelude::*, types::{PyIterator, PyList}};
@@ -35,13 +35,12 @@ use crate::{
 /// A call's results as they are asked for.
 #[pyclass(frozen, module = "fleetpool._core")]
 pub(crate) struct Stream {
-    pool: Arc<RawPool>,
     call: RawCall,
     mode: u8,
     /// Inputs in a task; 0: a task is one input, not a chunk of them.
     chunk: usize,
-    /// A task's result is a list of results.
-    chunked: bool,
+    /// Inputs in a task, whose result is a list of results; 1: it is one.
+    weight: u64,
     ordered: bool,
     /// Somebody else reads the input.
     threaded: bool,
@@ -80,6 +79,10 @@ struct Shelf {
     waiting: VecDeque<Option<Item>>,
     /// What is left of a chunk that is being given out.
     open: VecDeque<(bool, Py<PyAny>)>,
+    /// How often the error that ended a chunk is still to be told: once for each of its inputs.
+    again: (u64, Option<PyErr>),
+    /// How many inputs the last chunk has, and which that is; the others are full.
+    last: Option<(u64, u64)>,
     /// Tasks that ended before they began: where, and why.
     unsent: Vec<(u64, PyErr)>,
     /// Why there is nothing more; told once.
@@ -119,7 +122,8 @@ impl Stream {
         buffer: Option<u64>,
         weight: u64,
     ) -> PyResult<Self> {
-        let call = pool.get().begin(py, weight)?;
+        let call = pool.get().open(py)?.begin(weight);
+        let call = call.map_err(|error| errors::of_pool(py, &error))?;
         let feed = Feed {
             input: Some(input.try_iter()?.unbind()),
             spec: caller.getattr(py, intern!(py, "spec"))?.extract(py)?,
@@ -130,11 +134,10 @@ impl Stream {
             failure: None,
         };
         Ok(Self {
-            pool: Arc::clone(&pool.get().pool),
             call,
             mode,
             chunk,
-            chunked: weight > 1,
+            weight,
             ordered,
             threaded,
             buffer: buffer.unwrap_or(u64::MAX).max(1),
@@ -211,7 +214,7 @@ impl Stream {
             while let Some(item) = self.take_item() {
                 match self.open_item(py, item) {
                     Ended::Value(_) if failure.is_some() => {}
-                    Ended::Value(value) if !self.chunked => results.append(value)?,
+                    Ended::Value(value) if self.weight == 1 => results.append(value)?,
                     Ended::Value(value) => extend(&results, &value)?,
                     Ended::Error(error) => {
                         failure.get_or_insert(error);
@@ -252,18 +255,21 @@ impl Stream {
             }
         }
         self.submitted.fetch_add(later.len() as u64, Ordering::Relaxed);
-        self.pool.feed(&self.call, SpecId(feed.spec), first, later);
+        self.call.feed(SpecId(feed.spec), first, later);
         drop(feed);
         self.cut();
         Ok(())
     }
 
-    /// Reads the input no further; what is asked for behind it raises `error`.
-    fn leave(&self, error: Bound<'_, PyAny>) {
-        if !self.fed.load(Ordering::Acquire) {
-            lock(&self.shelf).over.get_or_insert(PyErr::from_value(error));
-            self.cut();
+    /// Reads the input no further; what is asked for behind it raises `error`, if one is given.
+    fn leave(&self, error: Option<Bound<'_, PyAny>>) {
+        if self.fed.load(Ordering::Acquire) {
+            return;
         }
+        if let Some(error) = error {
+            lock(&self.shelf).over.get_or_insert(PyErr::from_value(error));
+        }
+        self.cut();
     }
 
     /// Ends the tasks, whose results nobody wants.
@@ -384,6 +390,10 @@ impl Stream {
         if chunk.is_empty() {
             return None;
         }
+        if chunk.len() < self.chunk {
+            let last = self.submitted.load(Ordering::Relaxed);
+            lock(&self.shelf).last = Some((last, chunk.len() as u64));
+        }
         Some(Ok(chunk.into_any()))
     }
 
@@ -409,7 +419,7 @@ impl Stream {
 
     fn is_over(&self) -> bool {
         let shelf = lock(&self.shelf);
-        let nothing = shelf.arrived.is_empty() && shelf.unsent.is_empty() && shelf.open.is_empty();
+        let nothing = shelf.arrived.is_empty() && shelf.unsent.is_empty() && shelf.open.is_empty() && shelf.again.0 == 0;
         let all_taken = self.taken.load(Ordering::Relaxed) >= self.submitted.load(Ordering::Relaxed);
         nothing && self.fed.load(Ordering::Acquire) && all_taken
     }
@@ -484,7 +494,11 @@ impl Stream {
 
     fn open_item<'py>(&self, py: Python<'py>, item: Item) -> Ended<'py> {
         match item {
-            Item::Arrived(arrived) => ended(py, &self.pool, &arrived),
+            Item::Arrived(mut arrived) => {
+                // What ends a chunk is said of its first input.
+                arrived.position *= self.weight;
+                ended(py, &self.call, &arrived)
+            }
             Item::Unsent(error) => Ended::Error(error),
         }
     }
@@ -496,15 +510,40 @@ impl Stream {
             if let Some((good, packed)) = rest {
                 return Some(self.open_rest(py, good, packed));
             }
-            match self.open_item(py, self.take_item()?) {
-                Ended::Error(error) => return Some(Err(error)),
-                Ended::Value(value) if !self.chunked => return Some(Ok(value.unbind())),
+            if let Some(error) = self.error_again(py) {
+                return Some(Err(error));
+            }
+            let item = self.take_item()?;
+            let inputs = self.inputs_of(&item);
+            match self.open_item(py, item) {
+                Ended::Error(error) => {
+                    lock(&self.shelf).again = (inputs - 1, Some(error.clone_ref(py)));
+                    return Some(Err(error));
+                }
+                Ended::Value(value) if self.weight == 1 => return Some(Ok(value.unbind())),
                 Ended::Value(chunk) => match chunk.extract::<Vec<_>>() {
                     Ok(items) => lock(&self.shelf).open = items.into(),
                     Err(error) => return Some(Err(error)),
                 },
             }
         }
+    }
+
+    /// How many inputs a task has.
+    fn inputs_of(&self, item: &Item) -> u64 {
+        let Item::Arrived(arrived) = item else {
+            return 1;
+        };
+        let last = lock(&self.shelf).last;
+        let short = last.filter(|(position, _)| *position == arrived.position);
+        short.map_or(self.weight, |(_, inputs)| inputs).max(1)
+    }
+
+    fn error_again(&self, py: Python<'_>) -> Option<PyErr> {
+        let mut shelf = lock(&self.shelf);
+        let (left, error) = &mut shelf.again;
+        *left = left.checked_sub(1)?;
+        error.as_ref().map(|error| error.clone_ref(py))
     }
 
     /// One of a chunk's results.

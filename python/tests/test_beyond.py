@@ -304,10 +304,9 @@ def test_an_address_that_nobody_listens_on_is_a_pool_error():
     assert time.monotonic() - start < 30
 
 
-def test_hosts_that_cannot_be_reached_are_a_pool_error():
-    with pytest.raises(module.PoolError):
-        with Pool(hosts="nowhere.invalid") as pool:
-            pool.apply_async(abs, (1,)).get(30)
+def test_hosts_over_ssh_are_refused_in_clear_words():
+    with pytest.raises(NotImplementedError, match="address="):
+        Pool(hosts="web[01-08]")
 
 
 def test_the_address_may_be_in_the_environment(monkeypatch):

@@ -148,7 +148,7 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize("value", VALUES, ids=repr)
+@pytest.mark.parametrize("value", VALUES, ids=lambda value: re.sub(" at 0x[0-9a-f]+", "", repr(value)))
 def test_values_go_and_come_back(pool, value):
     got = pool.apply(tasks.echo, (value,))
     assert type(got) is type(value)

@@ -45,6 +45,8 @@ use crate::{
 pub(crate) const STATUS_LEFT_CHILDREN: i32 = 75;
 /// The descriptor at which a worker finds its socket.
 const WORKER_FD: i32 = 3;
+/// The descriptor at which a Python worker finds its tray.
+const TRAY_FD: i32 = 4;
 /// Reads of less than this are worth waiting for more.
 const FLOOD_BYTES: usize = READ_BYTES / 4;
 
@@ -352,7 +354,7 @@ impl Keeper {
         args: Vec<String>,
         descriptors: &[OwnedFd],
     ) -> Result<Pid, String> {
-        let [socket, stdout, stderr] = descriptors else {
+        let [socket, stdout, stderr, tray @ ..] = descriptors else {
             return Err("its descriptors are missing".into());
         };
         let mut environment = Environment::new(std::env::vars_os(), &self.place, &self.place.env)?;
@@ -361,16 +363,14 @@ impl Keeper {
         let words = words.chain(args.into_iter().map(String::into_bytes));
         let argv: Result<Vec<_>, _> = words.map(CString::new).collect();
         let argv = argv.map_err(|_| "its program's path has a NUL byte in it")?;
+        let mut given = vec![(stdout.as_fd(), 1), (stderr.as_fd(), 2)];
+        given.push((socket.as_fd(), WORKER_FD));
+        given.extend(tray.iter().map(|tray| (tray.as_fd(), TRAY_FD)));
         self.launcher.start(&Launch {
             argv: &argv,
             path: &path,
             environment: environment.of_worker(WORKER_FD),
-            // The socket last: its number may be the one that another descriptor has here.
-            descriptors: &[
-                (stdout.as_fd(), 1),
-                (stderr.as_fd(), 2),
-                (socket.as_fd(), WORKER_FD),
-            ],
+            descriptors: &given,
             cwd: self.place.cwd.as_deref().map(AsRef::as_ref),
         })
     }

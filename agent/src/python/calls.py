@@ -88,45 +88,26 @@ def pack_buffers(pickled, buffers):
 def pack_error(error):
     """An exception as a payload: a pickle of (how, what, traceback)."""
     text = traceback_of(error)
-    for how, make in (("pickle", plain), ("rebuild", taken_apart)):
-        try:
-            what = make(error)
-            loads(what)
-        except BaseException:
-            continue
-        return dumps((how, what, text))
-    return dumps(("text", (type(error).__name__, safe(str, error), safe(repr, error), why_not(error)), text))
-
-
-def plain(error):
-    pickled = dumps(error)
-    again = loads(pickled)
-    # Some come back as something else: with other arguments, by a constructor that takes them differently.
-    if type(again) is not type(error) or safe(str, again) != safe(str, error):
-        raise ValueError
-    return pickled
-
-
-def taken_apart(error):
-    """For exceptions whose constructor does not take back what they keep."""
-    state = {name: value for name, value in error.__dict__.items() if is_picklable(value)}
-    return dumps((type(error), tuple(arg if is_picklable(arg) else safe(repr, arg) for arg in error.args), state))
-
-
-def is_picklable(value):
     try:
-        loads(dumps(value))
+        pickled = dumps(error)
+        if comes_back(error, pickled):
+            return dumps(("pickle", pickled, text))
+        # Its constructor does not take back what it keeps: it is put together without it.
+        apart = dumps((type(error), error.args, error.__dict__))
+        loads(apart)
+        return dumps(("rebuild", apart, text))
+    except BaseException as reason:
+        what = (type(error).__name__, safe(str, error), safe(repr, error), safe(repr, reason))
+        return dumps(("text", what, text))
+
+
+def comes_back(error, pickled):
+    """Whether an exception is the same after it was pickled: some come back with other arguments, or not at all."""
+    try:
+        again = loads(pickled)
     except BaseException:
         return False
-    return True
-
-
-def why_not(error):
-    try:
-        loads(dumps(error))
-    except BaseException as reason:
-        return safe(repr, reason)
-    return "it changes when it is pickled"
+    return type(again) is type(error) and safe(str, again) == safe(str, error)
 
 
 def safe(function, value):
@@ -323,6 +304,13 @@ def main_object(qualname):
     return found
 
 
+def make_cached(function, maxsize, typed):
+    """What `functools.lru_cache` has made of a function."""
+    import functools
+
+    return functools.lru_cache(maxsize, typed)(function)
+
+
 def make_function(code, module, cells):
     """A function of the main program, without what it refers to."""
     closure = tuple(types.CellType() for _ in range(cells)) if cells is not None else None
@@ -360,24 +348,24 @@ def load_context(blob):
 
     context["host"] = os.environ.get("FLEETPOOL_HOST", "")
     same = tuple(context["version"]) == sys.version_info[:2]
+    if not context.get("remote"):
+        sys.path[:] = context["path"]
+    elif same:
+        # Of use where hosts share folders with the client, and where they are one machine.
+        sys.path += [folder for folder in context["path"] if folder not in sys.path and os.path.isdir(folder)]
     for folder in [unpacked(packed) for packed in context.get("folders", ())]:
         sys.path.insert(0, folder)
     if context.get("working_dir"):
         folder = unpacked(context["working_dir"])
         os.chdir(folder)
         sys.path.insert(0, folder)
-    if not context.get("remote"):
-        sys.path[:] = context["path"]
-    elif same:
-        # Of use where hosts share folders with the client, and where they are one machine.
-        sys.path += [folder for folder in context["path"] if folder not in sys.path and os.path.isdir(folder)]
     sys.argv[:] = context["argv"]
     main = types.ModuleType("__main__")
     main.__dict__.update(context["main"])
     main.__builtins__ = __builtins__
     sys.modules["__main__"] = main
     helpers = types.ModuleType("_fleetpool_worker")
-    for helper in (main_globals, main_object, make_function, set_function):
+    for helper in (main_globals, main_object, make_cached, make_function, set_function):
         setattr(helpers, helper.__name__, helper)
     helpers.current, helpers.context = current, context
     sys.modules["_fleetpool_worker"] = helpers
@@ -415,6 +403,9 @@ class Watch:
     """Sees to it that a worker knows what `multiprocessing` would have told it, if it ever asks."""
 
     def find_spec(self, name, path=None, target=None):
+        if name == "logging":
+            # It tells a process's name only where somebody has imported this before.
+            import multiprocessing.process
         if name != "multiprocessing.process":
             return None
         sys.meta_path.remove(self)

@@ -20,8 +20,8 @@ use nix::{
     unistd::{ForkResult, Pid},
 };
 
-/// Most descriptors in one message: a keeper's socket, its fence, and a worker's socket, stdout and stderr.
-pub(crate) const DESCRIPTORS_MAX: usize = 5;
+/// Most descriptors in one message: a keeper's socket, its fence, and a worker's socket, stdout, stderr and tray.
+pub(crate) const DESCRIPTORS_MAX: usize = 6;
 
 /// Proof that this process had one thread when it was made, which is what makes forking without exec sound.
 /// Only the spawner holds one, and it starts no threads.

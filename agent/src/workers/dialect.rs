@@ -156,7 +156,7 @@ fn decode(mut frame: Bytes) -> Result<FromWorker, DecodeError> {
                 payloads,
             })
         }
-        kind::GIVEN_BACK if frame.len() % ROW_BYTES == 0 => {
+        kind::GIVEN_BACK if frame.len().is_multiple_of(ROW_BYTES) => {
             let mut rows = Vec::with_capacity(frame.len() / ROW_BYTES);
             while frame.has_remaining() {
                 rows.push(RunRow {

@@ -7,6 +7,7 @@ mod command;
 mod dialect;
 mod outlet;
 mod pipes;
+mod tray;
 mod warm;
 
 pub(crate) use outlet::{weight, weight_of};
@@ -98,6 +99,13 @@ pub(crate) enum Program {
     },
     /// An interpreter, which gets its program and what the pool's workers begin with over its socket.
     Python { interpreter: PathBuf, context: Bytes },
+}
+
+impl Program {
+    /// Whether its workers do not listen while they run a task.
+    fn has_tray(&self) -> bool {
+        matches!(self, Self::Python { .. })
+    }
 }
 
 /// What every worker shares.

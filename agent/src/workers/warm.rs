@@ -8,7 +8,7 @@ use std::{
     collections::VecDeque,
     io,
     os::{
-        fd::{AsRawFd as _, OwnedFd},
+        fd::{AsFd as _, AsRawFd as _, OwnedFd},
         unix::net::UnixStream,
     },
     sync::Arc,
@@ -28,6 +28,7 @@ use super::{
     dialect::Dialect,
     outlet::Outlet,
     pipes::{Author, Pipes},
+    tray::{SETTLE, Tray},
 };
 use crate::{
     keeper::message::{FromKeeper, Place, ToKeeper},
@@ -60,11 +61,24 @@ pub(crate) async fn run(start: Start, shared: Shared, orders: mpsc::UnboundedRec
     }
 }
 
+/// A task in the worker's hands.
+struct Handed {
+    attempt: AttemptId,
+    /// Its number on the tray.
+    number: u64,
+}
+
 struct Worker {
     slot: SlotNo,
     generation: u64,
     pool: PoolId,
     dialect: Dialect,
+    /// Of a worker that does not listen while it runs a task.
+    tray: Option<Tray>,
+    /// Tasks that were marked, until it is known whether the worker has come to them.
+    void: VecDeque<AttemptId>,
+    /// When that is known.
+    settle_by: Option<Instant>,
     pid: u32,
     orders: mpsc::UnboundedReceiver<Order>,
     outlet: Outlet,
@@ -76,7 +90,7 @@ struct Worker {
     /// The worker has closed its socket.
     silent: bool,
     pipes: Pipes,
-    handed: VecDeque<AttemptId>,
+    handed: VecDeque<Handed>,
     /// Whose output it is when nothing is in hand.
     last: Option<AttemptId>,
     /// Why it is of no use.
@@ -104,7 +118,9 @@ impl Worker {
         let (ours, theirs) = UnixStream::pair()?;
         let (pipes, [stdout, stderr]) = Pipes::new()?;
         let theirs = OwnedFd::from(theirs);
-        let descriptors = [&theirs, &stdout, &stderr].map(|fd| fd.as_raw_fd());
+        let tray = program.has_tray().then(Tray::new).transpose()?;
+        let mut descriptors: Vec<_> = [&theirs, &stdout, &stderr].map(|fd| fd.as_raw_fd()).into();
+        descriptors.extend(tray.iter().map(|tray| tray.as_fd().as_raw_fd()));
         let keeper = super::keeper(shared, fence.as_ref(), &descriptors).await?;
         let (from_keeper, mut to_keeper) = wire::split(keeper)?;
         let (from_worker, mut to_worker) = wire::split(ours)?;
@@ -116,6 +132,9 @@ impl Worker {
             generation,
             pool,
             dialect,
+            tray,
+            void: VecDeque::new(),
+            settle_by: None,
             pid: 0,
             orders,
             outlet: Outlet::new(shared, &room),
@@ -166,6 +185,7 @@ impl Worker {
                     let author = self.author();
                     self.pipes.read(author, &mut self.outlet);
                 }
+                () = until(self.settle_by), if self.settle_by.is_some() => self.settle(),
                 () = until(self.stop_by), if self.stop_by.is_some() => {
                     self.stop_by = None;
                     self.to_keeper.put(ToKeeper::End { grace_ms: RUDE_GRACE_MS });
@@ -182,7 +202,7 @@ impl Worker {
                 self.dialect.define(spec, function, code, &mut self.to_worker);
             }
             Order::Run(tasks) => self.hand(tasks),
-            Order::GiveBack(count) => self.say(ToWorker::GiveBack { count }),
+            Order::GiveBack(count) => self.ask_back(count),
             // A task of this runtime ends with its worker: the core says so by `Kill`.
             Order::KillTask { .. } => {}
             Order::Kill { grace_ms } => {
@@ -202,7 +222,14 @@ impl Worker {
             let author = self.author();
             self.pipes.read(author, &mut self.outlet);
         }
-        self.handed.extend(tasks.iter().map(|task| task.attempt));
+        for task in &tasks {
+            let number = match &mut self.tray {
+                Some(tray) => tray.number().unwrap_or(u64::MAX),
+                None => 0,
+            };
+            let attempt = task.attempt;
+            self.handed.push_back(Handed { attempt, number });
+        }
         let (rows, payloads): (Vec<_>, Vec<_>) = tasks.into_iter().map(row).unzip();
         let payloads = Payloads::from(payloads);
         self.say(ToWorker::Run { rows, payloads });
@@ -234,13 +261,7 @@ impl Worker {
             FromWorker::Done { rows, payloads } => self.on_done(rows, payloads),
             FromWorker::GivenBack { rows } => {
                 let pool = self.pool;
-                let attempts: Vec<_> = rows.iter().map(|row| attempt(pool, row)).collect();
-                self.handed.retain(|attempt| !attempts.contains(attempt));
-                self.outlet.event(Event::GivenBack {
-                    slot,
-                    generation,
-                    attempts,
-                });
+                self.let_back(rows.iter().map(|row| attempt(pool, row)).collect());
             }
         }
     }
@@ -282,18 +303,56 @@ impl Worker {
         self.pipes.forget_tail();
     }
 
+    /// Asks for the last `count` tasks back, never the first.
+    fn ask_back(&mut self, count: u32) {
+        let Some(tray) = &mut self.tray else {
+            return self.say(ToWorker::GiveBack { count });
+        };
+        let behind = self.handed.len().saturating_sub(1);
+        for handed in self.handed.iter().rev().take(behind.min(count as usize)) {
+            // A mark that cannot be made leaves the task where it is.
+            if tray.void(handed.number).is_ok() && !self.void.contains(&handed.attempt) {
+                self.void.push_back(handed.attempt);
+            }
+        }
+        self.settle_by.get_or_insert(Instant::now() + SETTLE);
+    }
+
+    /// Takes back what was marked and the worker has not come to. Of the rest the worker tells itself.
+    fn settle(&mut self) {
+        self.settle_by = None;
+        let begun = self.tray.as_ref().map_or(u64::MAX, Tray::begun);
+        let void = std::mem::take(&mut self.void);
+        let is_back = |handed: &&Handed| handed.number >= begun && void.contains(&handed.attempt);
+        let back = self.handed.iter().filter(is_back);
+        let back: Vec<_> = back.map(|handed| handed.attempt).collect();
+        self.let_back(back);
+    }
+
+    fn let_back(&mut self, attempts: Vec<AttemptId>) {
+        self.handed
+            .retain(|handed| !attempts.contains(&handed.attempt));
+        self.outlet.event(Event::GivenBack {
+            slot: self.slot,
+            generation: self.generation,
+            attempts,
+        });
+    }
+
     fn let_end(&mut self, attempt: AttemptId) {
         self.last = Some(attempt);
-        if self.handed.front() == Some(&attempt) {
+        let is_it = |handed: &Handed| handed.attempt == attempt;
+        if self.handed.front().is_some_and(is_it) {
             self.handed.pop_front();
         } else {
-            self.handed.retain(|handed| *handed != attempt);
+            self.handed.retain(|handed| !is_it(handed));
         }
     }
 
     /// Whose output it is now. Before the first task there is nobody; lines then wait for it.
     fn author(&self) -> Option<Author> {
-        let attempt = *self.handed.front().or(self.last.as_ref())?;
+        let running = self.handed.front().map(|handed| handed.attempt);
+        let attempt = running.or(self.last)?;
         Some(Author {
             attempt,
             pid: self.pid,
@@ -352,6 +411,12 @@ impl Worker {
         }
         let author = self.author();
         self.pipes.drain(author, &mut self.outlet);
+        if let Some(begun) = self.tray.as_ref().map(Tray::begun) {
+            // What it had not come to is not what it died of, nor lost with it.
+            let unbegun = self.handed.iter().filter(|handed| handed.number >= begun);
+            let unbegun: Vec<_> = unbegun.map(|handed| handed.attempt).collect();
+            self.let_back(unbegun);
+        }
         let (slot, generation) = (self.slot, self.generation);
         let event = match self.unfit.filter(|_| !self.ready) {
             Some(reason) => Event::WorkerUnfit {

@@ -35,6 +35,8 @@ pub(crate) struct Core {
     timeout: Duration,
     /// Slots that the pool may use, as last told.
     slots: AtomicU64,
+    /// Most of them that it wants.
+    slots_max: AtomicU64,
     specs: Mutex<BTreeMap<&'static str, SpecId>>,
     runs: Mutex<Runs<Call>>,
     /// What has ended, and of it what has not succeeded; tasks by their calls' weight.
@@ -67,6 +69,7 @@ impl Core {
             hosts,
             timeout,
             slots: AtomicU64::new(0),
+            slots_max: AtomicU64::new(u64::MAX),
             specs: Mutex::default(),
             runs: Mutex::default(),
             ended: [AtomicU64::new(0), AtomicU64::new(0)],
@@ -83,7 +86,14 @@ impl Core {
     }
 
     pub(crate) fn slots(&self) -> u64 {
-        self.slots.load(Ordering::Relaxed)
+        let most = self.slots_max.load(Ordering::Relaxed);
+        self.slots.load(Ordering::Relaxed).min(most)
+    }
+
+    /// The pool wants no more slots than this.
+    pub(crate) fn limit(&self, slots: Option<u32>) {
+        let most = slots.map_or(u64::MAX, u64::from);
+        self.slots_max.store(most, Ordering::Relaxed);
     }
 
     pub(crate) fn set_slots(&self, slots: u32) {
