@@ -175,7 +175,7 @@ class Shipper:
         number = len(self._layers)
         names = set(names)
         while True:
-            pickler = _Pickler(self, inside=names)
+            pickler = _Pickler(self, inside=True)
             try:
                 rounds, contained = pickler.pickle_namespace(names)
                 break
@@ -212,12 +212,12 @@ class _CannotSend(Exception):
 class _Pickler(cloudpickle.Pickler):
     """Pickles what belongs to the main program by the names that it has there, and notes these names."""
 
-    def __init__(self, shipper: Shipper, inside: set[str] | None = None) -> None:
+    def __init__(self, shipper: Shipper, inside: bool = False) -> None:
         self._file = io.BytesIO()
         super().__init__(self._file, protocol=pickle.HIGHEST_PROTOCOL)
         self._shipper = shipper
         self._main = sys.modules["__main__"].__dict__
-        # Names whose objects are what is being pickled; `None`: none are.
+        # Whether a layer is being pickled.
         self._inside = inside
         self.names: set[str] = set()
 
@@ -234,7 +234,6 @@ class _Pickler(cloudpickle.Pickler):
         rounds = 0
         fresh = set(names)
         while fresh:
-            self._inside = contained | fresh
             self._dump_namespace({name: self._main[name] for name in sorted(fresh)})
             contained |= fresh
             rounds += 1
@@ -257,7 +256,7 @@ class _Pickler(cloudpickle.Pickler):
     def _culprit(self, values: dict[str, Any], error: Exception) -> _CannotSend:
         for name, value in values.items():
             try:
-                _Pickler(self._shipper, inside={name}).dump({name: value})
+                _Pickler(self._shipper, inside=True).dump({name: value})
             except Exception as reason:
                 return _CannotSend(name, f"{type(reason).__name__}: {reason}")
         return _CannotSend(next(iter(values)), f"{type(error).__name__}: {error}")
@@ -281,15 +280,14 @@ class _Pickler(cloudpickle.Pickler):
         qualname = obj.__qualname__
         root, *rest = qualname.split(".")
         found = self._main.get(root, _ABSENT)
-        if self._inside is not None and root in self._inside:
-            return None
         for name in rest:
             found = getattr(found, name, _ABSENT)
-        if found is not obj:
-            return None
-        if root in self._shipper._unsent:
+        if found is not obj or root in self._shipper._unsent:
             return None
         self.names.add(root)
+        if self._inside and not self._shipper.is_sent(root):
+            # It comes with the same layer: here, since what refers to it may need it at once, as a class its base.
+            return None
         return _main_object, (qualname,)
 
     def _main_function(self, obj: types.FunctionType) -> Any:

@@ -81,7 +81,7 @@ class Executor(concurrent.futures.Executor):
         on: Optional[str] = None,
         retries: Union[None, int, Mapping[str, int]] = None,
         buffersize: Optional[int] = None,
-        py_modules: Iterable[Any] = (),
+        py_modules: Optional[Iterable[Any]] = None,
         working_dir: Optional[str] = None,
         env: Optional[Mapping[str, Optional[str]]] = None,
         name: Optional[str] = None,

@@ -110,7 +110,7 @@ class Pool:
         on: Optional[str] = None,
         retries: Union[None, int, Mapping[str, int]] = None,
         buffersize: Optional[int] = None,
-        py_modules: Iterable[Any] = (),
+        py_modules: Optional[Iterable[Any]] = None,
         working_dir: Optional[str] = None,
         env: Optional[Mapping[str, Optional[str]]] = None,
         name: Optional[str] = None,
@@ -160,7 +160,7 @@ class Pool:
             remote=not hub.embedded,
             initializer=initializer,
             initargs=tuple(initargs),
-            py_modules=py_modules,
+            py_modules=py_modules or (),
             working_dir=working_dir,
         )
         _output.flush()
@@ -349,7 +349,11 @@ class Pool:
     def hosts(self) -> list[Host]:
         """The hosts that the pool may use, by name."""
         self._check_running()
-        return [Host(**{**host, "labels": dict(host["labels"])}) for host in self._core.hosts()]
+        hosts = [Host(**{**host, "labels": dict(host["labels"])}) for host in self._core.hosts()]
+        if self._embedded:
+            # What else it has room for is for `resize`.
+            hosts = [host._replace(slots=self._processes or _context.cpu_count()) for host in hosts]
+        return hosts
 
     # -- inside --------------------------------------------------------------------------------------------------
 

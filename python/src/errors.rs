@@ -34,8 +34,12 @@ pub(crate) fn of_pool(py: Python<'_>, error: &Error) -> PyErr {
 }
 
 /// A cluster that cannot be used.
-pub(crate) fn of_cluster(py: Python<'_>, error: &Error) -> PyErr {
-    make(py, "of_pool", ("cluster", error.to_string()))
+pub(crate) fn of_cluster(py: Python<'_>, address: Option<&str>, error: &Error) -> PyErr {
+    let said = match (address, error) {
+        (Some(address), Error::Invalid(why)) => format!("cannot use the cluster at {address}: {why}"),
+        _ => error.to_string(),
+    };
+    make(py, "of_pool", ("cluster", said))
 }
 
 /// A task without a result, and without an exception of its own.

@@ -46,8 +46,9 @@ impl Hub {
         slots: Option<u32>,
         spawner: PathBuf,
     ) -> PyResult<Self> {
+        let named = address.clone();
         let open = || raw::Hub::open(address.as_deref(), identity.as_deref(), slots, spawner);
-        let hub = py.detach(open).map_err(|error| errors::of_cluster(py, &error))?;
+        let hub = py.detach(open).map_err(|error| errors::of_cluster(py, named.as_deref(), &error))?;
         Ok(Self(hub))
     }
 

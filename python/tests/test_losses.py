@@ -42,7 +42,7 @@ def test_one_of_a_hundred_fails_the_others_arrive_and_the_pool_goes_on(pool, tmp
 
 @pytest.mark.parametrize("deed", [tasks.die_by_signal, tasks.exit_hard, tasks.return_lambda, tasks.raise_stubborn])
 @pytest.mark.parametrize("chunksize", [1, 10])
-def test_in_an_imap_only_that_item_is_lost(pool, deed, chunksize):
+def test_in_an_imap_only_that_task_is_lost(pool, deed, chunksize):
     results = pool.imap(tasks.Misbehaviour(deed, AT), range(100), chunksize)
     got, errors = {}, {}
     for number in range(100):
@@ -50,8 +50,10 @@ def test_in_an_imap_only_that_item_is_lost(pool, deed, chunksize):
             got[number] = results.next(20)
         except Exception as error:
             errors[number] = error
-    assert list(errors) == [AT]
-    assert got == {number: number * number for number in range(100) if number != AT}
+    first = AT - AT % chunksize
+    lost = list(range(first, first + chunksize))
+    assert list(errors) == lost, "a chunk is one task"
+    assert got == {number: number * number for number in range(100) if number not in lost}
     with pytest.raises(StopIteration):
         results.next(20)
 

@@ -77,6 +77,8 @@ struct Worker {
     tray: Option<Tray>,
     /// Tasks that were marked, until it is known whether the worker has come to them.
     void: VecDeque<AttemptId>,
+    /// Tasks that were taken back, and that the worker has yet to come to.
+    ghosts: VecDeque<AttemptId>,
     /// When that is known.
     settle_by: Option<Instant>,
     pid: u32,
@@ -134,6 +136,7 @@ impl Worker {
             dialect,
             tray,
             void: VecDeque::new(),
+            ghosts: VecDeque::new(),
             settle_by: None,
             pid: 0,
             orders,
@@ -261,7 +264,7 @@ impl Worker {
             FromWorker::Done { rows, payloads } => self.on_done(rows, payloads),
             FromWorker::GivenBack { rows } => {
                 let pool = self.pool;
-                self.let_back(rows.iter().map(|row| attempt(pool, row)).collect());
+                self.on_given_back(rows.iter().map(|row| attempt(pool, row)).collect());
             }
         }
     }
@@ -326,7 +329,22 @@ impl Worker {
         let is_back = |handed: &&Handed| handed.number >= begun && void.contains(&handed.attempt);
         let back = self.handed.iter().filter(is_back);
         let back: Vec<_> = back.map(|handed| handed.attempt).collect();
+        if self.tray.is_some() {
+            self.ghosts.extend(&back);
+        }
         self.let_back(back);
+    }
+
+    /// The worker says that it does not run these. Some it has only now come to, long after they were taken back: the same
+    /// attempt may be in its hands again.
+    fn on_given_back(&mut self, mut attempts: Vec<AttemptId>) {
+        attempts.retain(|attempt| {
+            let known = self.ghosts.iter().position(|ghost| ghost == attempt);
+            known.map(|at| self.ghosts.remove(at)).is_none()
+        });
+        if !attempts.is_empty() || self.tray.is_none() {
+            self.let_back(attempts);
+        }
     }
 
     fn let_back(&mut self, attempts: Vec<AttemptId>) {
