@@ -5,7 +5,7 @@
 //! task, that the task has left something; then the worker waits until that has been read.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeSet, VecDeque},
     io,
     os::{
         fd::{AsFd as _, AsRawFd as _, OwnedFd},
@@ -75,8 +75,8 @@ struct Worker {
     dialect: Dialect,
     /// Of a worker that does not listen while it runs a task.
     tray: Option<Tray>,
-    /// Tasks that were marked, until it is known whether the worker has come to them.
-    void: VecDeque<AttemptId>,
+    /// Numbers of tasks that were marked, until it is known whether the worker has come to them.
+    void: BTreeSet<u64>,
     /// Tasks that were taken back, and that the worker has yet to come to.
     ghosts: VecDeque<AttemptId>,
     /// When that is known.
@@ -135,7 +135,7 @@ impl Worker {
             pool,
             dialect,
             tray,
-            void: VecDeque::new(),
+            void: BTreeSet::new(),
             ghosts: VecDeque::new(),
             settle_by: None,
             pid: 0,
@@ -314,8 +314,8 @@ impl Worker {
         let behind = self.handed.len().saturating_sub(1);
         for handed in self.handed.iter().rev().take(behind.min(count as usize)) {
             // A mark that cannot be made leaves the task where it is.
-            if tray.void(handed.number).is_ok() && !self.void.contains(&handed.attempt) {
-                self.void.push_back(handed.attempt);
+            if tray.void(handed.number).is_ok() {
+                self.void.insert(handed.number);
             }
         }
         self.settle_by.get_or_insert(Instant::now() + SETTLE);
@@ -326,7 +326,7 @@ impl Worker {
         self.settle_by = None;
         let begun = self.tray.as_ref().map_or(u64::MAX, Tray::begun);
         let void = std::mem::take(&mut self.void);
-        let is_back = |handed: &&Handed| handed.number >= begun && void.contains(&handed.attempt);
+        let is_back = |handed: &&Handed| handed.number >= begun && void.contains(&handed.number);
         let back = self.handed.iter().filter(is_back);
         let back: Vec<_> = back.map(|handed| handed.attempt).collect();
         if self.tray.is_some() {
