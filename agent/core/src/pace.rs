@@ -5,12 +5,17 @@
 
 use std::time::Duration;
 
+use fleetpool_proto::pool::Runtime;
+
 /// Work that a worker is handed ahead. About fifty round trips to a worker, and the most that a task waits behind
 /// tasks of the length that was expected.
 const AHEAD: Duration = Duration::from_millis(2);
 /// The same for commands. The shortest take a millisecond, so this is some five of them: as many as it takes for one
 /// message to bring several, and for a slot to go on while its agent waits for a processor.
 const COMMANDS_AHEAD: Duration = Duration::from_millis(5);
+/// How long a Python task may hold up those behind it. Its worker tells of short tasks a millisecond late, and is off the
+/// processor for some at a time where there are more processes than processors.
+const PYTHON_PATIENCE: Duration = Duration::from_millis(10);
 /// Tasks up to this length are handed one ahead, so that none waits for the agent between two of them: that takes a
 /// tenth of a millisecond, and several where the machine is busy.
 const NEXT_AHEAD: Duration = Duration::from_millis(20);
@@ -24,16 +29,27 @@ const WEIGHT: u64 = 8;
 pub(crate) struct Pace {
     /// Work that a worker is handed.
     within: Duration,
+    /// How long a task may hold up those behind it, beyond what was expected of it.
+    patience: Duration,
     mean_ns: u64,
     /// Short tasks seen in a row, as a power of two: trust grows by doubling and is lost at once.
     trust: u32,
 }
 
 impl Pace {
-    /// Of a pool that nothing is known of; whether its tasks are commands.
-    pub(crate) fn new(command: bool) -> Self {
+    /// Of a pool that nothing is known of.
+    pub(crate) fn new(runtime: &Runtime) -> Self {
+        let within = match runtime {
+            Runtime::Command => COMMANDS_AHEAD,
+            Runtime::Native { .. } | Runtime::Python { .. } => AHEAD,
+        };
+        let patience = match runtime {
+            Runtime::Python { .. } => PYTHON_PATIENCE,
+            _ => within,
+        };
         Self {
-            within: if command { COMMANDS_AHEAD } else { AHEAD },
+            within,
+            patience,
             mean_ns: 0,
             trust: 0,
         }
@@ -62,7 +78,7 @@ impl Pace {
 
     /// From when on a task holds up those handed behind it.
     pub(crate) fn patience(&self) -> Duration {
-        Duration::from_nanos(self.mean_ns) + self.within
+        Duration::from_nanos(self.mean_ns) + self.patience
     }
 
     /// How long `tasks` will take.
@@ -77,10 +93,15 @@ fn ns(duration: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use fleetpool_proto::pool::ContentHash;
+
     use super::*;
 
     fn after(runs_us: &[u64]) -> usize {
-        let mut pace = Pace::new(false);
+        let mut pace = Pace::new(&Runtime::Native {
+            program: ContentHash([0; 32]),
+            size: 0,
+        });
         runs_us.iter().for_each(|&run_us| pace.observe(run_us));
         pace.ahead()
     }

@@ -105,6 +105,7 @@ impl Starts {
 impl Pool {
     fn new(options: Box<PoolOptions>) -> Self {
         let command = options.runtime == Runtime::Command;
+        let pace = Pace::new(&options.runtime);
         Self {
             options,
             specs: BTreeMap::new(),
@@ -115,7 +116,7 @@ impl Pool {
             crew: Vec::new(),
             crew_wanted: 0,
             busy: 0,
-            pace: Pace::new(command),
+            pace,
             awaited: u32::from(!command),
             starts: Starts::default(),
             unfit: None,

@@ -17,8 +17,12 @@ import time
 READY, UNFIT, RESULT, GIVEN_BACK = 1, 2, 3, 4
 DEFINE, RUN, GO, STOP = 2, 3, 5, 6
 TRAY_FD = 4
-# Where the tray has a byte for each task, by its number: it is void (`agent/src/workers/tray.rs`).
+# The tray: a byte for each task, by its number, whether it is void; and results that wait to be sent together
+# (`agent/src/workers/tray.rs`).
 MARKS_AT, MARKS = 64, 4096
+OUTBOX_AT, OUTBOX_BYTES = 8192, 64 << 10
+# Results of tasks that were shorter than this wait, and no longer than that.
+SHORT_NS, WAIT_NS = 200_000, 1_000_000
 
 HEAD = struct.Struct("<IB")
 RESULT_HEAD = struct.Struct("<IBQIBBQQ")
@@ -139,15 +143,48 @@ def has_printed(buffer=bytearray(4)):
         return False
 
 
+class Outbox:
+    """Results of short tasks, in memory that outlives this process, until they are sent together."""
+
+    def __init__(self, sock, tray):
+        self.sock = sock
+        self.turns, self.used_word = tray[8:16].cast("Q"), tray[16:24].cast("Q")
+        self.box = tray[OUTBOX_AT:]
+        self.used = 0
+        self.oldest = 0
+
+    def put(self, frame, now):
+        """Whether there is room for it, and time."""
+        used = self.used
+        end = used + len(frame)
+        if used == 0:
+            self.oldest = now
+        elif now - self.oldest > WAIT_NS:
+            return False
+        if end > OUTBOX_BYTES:
+            return False
+        self.box[used:end] = frame
+        self.used_word[0] = self.used = end
+        return True
+
+    def send(self):
+        if self.used:
+            send(self.sock, [self.box[: self.used]])
+            self.turns[0] += 1
+            self.used_word[0] = self.used = 0
+
+
 def serve(inbox):
     sock, tasks = inbox.sock, inbox.tasks
     clock, wall = time.perf_counter_ns, time.time_ns
-    tray = memoryview(mmap.mmap(TRAY_FD, MARKS_AT + MARKS))
-    begun, marks = tray[:8].cast("Q"), tray[MARKS_AT:]
+    tray = memoryview(mmap.mmap(TRAY_FD, OUTBOX_AT + OUTBOX_BYTES))
+    begun, marks = tray[:8].cast("Q"), tray[MARKS_AT : MARKS_AT + MARKS]
+    outbox = Outbox(sock, tray)
     os.close(TRAY_FD)
     number = 0
     while True:
         if inbox.at >= len(tasks):
+            outbox.send()
             if inbox.stop:
                 return
             inbox.hear(True)
@@ -159,24 +196,31 @@ def serve(inbox):
         number += 1
         begun[0] = number
         if marks[number - 1 & MARKS - 1]:
+            outbox.send()
             say(sock, GIVEN_BACK, ROW.pack(index, attempt, spec))
             continue
         started = wall()
         at = clock()
         outcome, pieces = run(spec, index, attempt, argument)
-        took = clock() - at
-        del argument
+        now = clock()
+        took = now - at
+        argument = None
         flush()
         printed = has_printed()
-        size = sum(memoryview(piece).nbytes for piece in pieces)
+        size = len(pieces[0]) if len(pieces) == 1 else sum(memoryview(piece).nbytes for piece in pieces)
         head = RESULT_HEAD.pack(
             size + 31, RESULT, index, attempt, outcome, printed, started // 1000, took // 1000
         )
         if size <= JOINED_BYTES_MAX:
-            send(sock, [b"".join([head, *pieces])])
+            frame = b"".join([head, *pieces])
+            if took < SHORT_NS and not printed and inbox.at < len(tasks) and outbox.put(frame, now):
+                continue
+            outbox.send()
+            send(sock, [frame])
         else:
+            outbox.send()
             send(sock, [head, *pieces])
-        del pieces
+        pieces = None
         if printed:
             while not inbox.go:
                 inbox.hear(True)

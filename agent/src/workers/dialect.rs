@@ -64,14 +64,17 @@ impl Dialect {
         }
     }
 
+    /// The next whole message among bytes that came in another way.
+    pub(super) fn read(self, input: &mut BytesMut) -> Result<Option<FromWorker>, DecodeError> {
+        match self {
+            Self::Native => read_inline(input)?.map(FromWorker::from_frame).transpose(),
+            Self::Python => read(input),
+        }
+    }
+
     /// The next whole message that has come.
     pub(super) fn take(self, incoming: &mut Incoming) -> Result<Option<FromWorker>, DecodeError> {
-        match self {
-            Self::Native => incoming.take_with(|input| {
-                read_inline(input)?.map(FromWorker::from_frame).transpose()
-            }),
-            Self::Python => incoming.take_with(read),
-        }
+        incoming.take_with(|input| self.read(input))
     }
 }
 

@@ -10,9 +10,16 @@
 //! the agent's again for certain; of one that it has come to, the worker tells: done, or given back.
 //!
 //! The same number tells, when a worker has died, which task it was running, and which it had not begun.
+//!
+//! Behind the marks is the worker's *outbox*. A system call a result would be most of what a short task costs, and a result
+//! that were kept back would be lost with its worker: so the results of short tasks are put there, and sent together. What
+//! was put there and not sent can be read by the agent, when the worker has died, or when nothing was heard of it for a
+//! while because what it runs now is long. The worker counts up `turns` before it begins to overwrite what it has sent; so
+//! what was read between two equal counts is whole, and anything else comes by the socket.
 
 use std::{collections::BTreeSet, fs::File, io, os::fd::AsFd, os::unix::fs::FileExt as _, time::Duration};
 
+use bytes::BytesMut;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 /// How long a mark may take to be seen.
@@ -23,6 +30,12 @@ const BEGUN_AT: u64 = 0;
 /// in the hands of a worker.
 const MARKS_AT: u64 = 64;
 const MARKS: u64 = 4096;
+/// How often the outbox was sent, and how many bytes are in it now.
+const TURNS_AT: u64 = 8;
+const USED_AT: u64 = 16;
+/// Where it is, and its size.
+const OUTBOX_AT: u64 = 8192;
+const OUTBOX_BYTES: u64 = 64 << 10;
 
 /// The agent's side.
 #[derive(Debug)]
@@ -36,7 +49,7 @@ pub(super) struct Tray {
 impl Tray {
     pub(super) fn new() -> io::Result<Self> {
         let memory = File::from(memfd_create("fleetpool-tray", MFdFlags::MFD_CLOEXEC)?);
-        memory.set_len(MARKS_AT + MARKS)?;
+        memory.set_len(OUTBOX_AT + OUTBOX_BYTES)?;
         Ok(Self {
             memory,
             next: 0,
@@ -63,12 +76,26 @@ impl Tray {
 
     /// The number from which on the worker has come to no task.
     pub(super) fn begun(&self) -> u64 {
-        let mut number = [0; 8];
         // Memory that cannot be read says that everything may have begun.
-        match self.memory.read_exact_at(&mut number, BEGUN_AT) {
-            Ok(()) => u64::from_ne_bytes(number),
-            Err(_) => u64::MAX,
+        self.word(BEGUN_AT).unwrap_or(u64::MAX)
+    }
+
+    /// What the worker has put into its outbox and not sent; nothing, if it has been sent meanwhile.
+    pub(super) fn outbox(&self) -> io::Result<BytesMut> {
+        let turn = self.word(TURNS_AT)?;
+        let used = self.word(USED_AT)?.min(OUTBOX_BYTES);
+        let mut bytes = BytesMut::zeroed(usize::try_from(used).unwrap_or(0));
+        self.memory.read_exact_at(&mut bytes, OUTBOX_AT)?;
+        if self.word(TURNS_AT)? != turn {
+            bytes.clear();
         }
+        Ok(bytes)
+    }
+
+    fn word(&self, at: u64) -> io::Result<u64> {
+        let mut word = [0; 8];
+        self.memory.read_exact_at(&mut word, at)?;
+        Ok(u64::from_ne_bytes(word))
     }
 
     fn write(&self, number: u64, mark: u8) -> io::Result<()> {

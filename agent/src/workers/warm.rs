@@ -279,7 +279,9 @@ impl Worker {
                 task: TaskId::new(self.pool, row.index),
                 attempt: row.attempt,
             };
-            self.let_end(attempt);
+            if !self.let_end(attempt) {
+                continue;
+            }
             let author = Some(Author { attempt, pid });
             if row.printed || alone {
                 self.pipes.drain(author, &mut self.outlet);
@@ -324,6 +326,7 @@ impl Worker {
     /// Takes back what was marked and the worker has not come to. Of the rest the worker tells itself.
     fn settle(&mut self) {
         self.settle_by = None;
+        self.look_into_outbox();
         let begun = self.tray.as_ref().map_or(u64::MAX, Tray::begun);
         let void = std::mem::take(&mut self.void);
         let is_back = |handed: &&Handed| handed.number >= begun && void.contains(&handed.number);
@@ -333,6 +336,17 @@ impl Worker {
             self.ghosts.extend(&back);
         }
         self.let_back(back);
+    }
+
+    /// Takes in what the worker has done and not sent. It may be sent as well: what has ended ends once.
+    fn look_into_outbox(&mut self) {
+        let Some(Ok(mut unsent)) = self.tray.as_ref().map(Tray::outbox) else {
+            return;
+        };
+        // What cannot be understood here was overwritten under our eyes, and so was sent.
+        while let Ok(Some(message)) = self.dialect.read(&mut unsent) {
+            self.on_worker_message(message);
+        }
     }
 
     /// The worker says that it does not run these. Some it has only now come to, long after they were taken back: the same
@@ -357,14 +371,15 @@ impl Worker {
         });
     }
 
-    fn let_end(&mut self, attempt: AttemptId) {
-        self.last = Some(attempt);
+    /// Takes an ended task out of hand; whether it was there.
+    fn let_end(&mut self, attempt: AttemptId) -> bool {
         let is_it = |handed: &Handed| handed.attempt == attempt;
-        if self.handed.front().is_some_and(is_it) {
-            self.handed.pop_front();
-        } else {
-            self.handed.retain(|handed| !is_it(handed));
-        }
+        let Some(at) = self.handed.iter().position(is_it) else {
+            return false;
+        };
+        self.handed.remove(at);
+        self.last = Some(attempt);
+        true
     }
 
     /// Whose output it is now. Before the first task there is nobody; lines then wait for it.
@@ -429,6 +444,7 @@ impl Worker {
         }
         let author = self.author();
         self.pipes.drain(author, &mut self.outlet);
+        self.look_into_outbox();
         if let Some(begun) = self.tray.as_ref().map(Tray::begun) {
             // What it had not come to is not what it died of, nor lost with it.
             let unbegun = self.handed.iter().filter(|handed| handed.number >= begun);
