@@ -1,8 +1,8 @@
 # fleetpool: how it is built and checked. `make help` lists the targets.
 #
-# Needs cargo (the pinned Rust, see Cargo.toml) and a C compiler. cargo-nextest is used where it is installed: it
-# runs tests side by side and ends those that hang; without it `cargo test` does, under one time limit.
-# Everything below uses the dev profile, except `bench`.
+# Needs cargo (the pinned Rust, see Cargo.toml), a C compiler, and Python from 3.10 on with venv and pip (PYTHON=python3.12
+# names another). cargo-nextest is used where it is installed: it runs tests side by side and ends those that hang;
+# without it `cargo test` does, under one time limit. Everything below uses the dev profile, except `bench`.
 
 SHELL := bash
 CARGO ?= cargo
@@ -12,6 +12,9 @@ DENY := $(shell $(CARGO) deny --version >/dev/null 2>&1 && echo yes)
 TEST_MINUTES_MAX ?= 12
 # Simulated worlds per property in `make sim`; `make test` runs the number that its tests name.
 SEEDS ?= 100000
+PYTHON ?= python3
+# Where the Python package is installed for its tests.
+VENV ?= $(CURDIR)/target/venv
 
 .DEFAULT_GOAL := help
 
@@ -25,7 +28,7 @@ build: ## the binary, the examples and the tests
 
 # The tests last, so that their summary is the last thing one reads.
 .PHONY: test
-test: lint build doctest nextest ## all that a change must pass
+test: lint build doctest pytest nextest ## all that a change must pass
 
 .PHONY: nextest
 nextest: build ## the tests alone
@@ -34,6 +37,22 @@ ifeq ($(NEXTEST),yes)
 else
 	timeout $(TEST_MINUTES_MAX)m $(CARGO) test --locked --workspace --lib --bins --tests --no-fail-fast
 endif
+
+# The tests' own packages are installed once, and again when their list changes.
+$(VENV)/installed: python/tests/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --disable-pip-version-check -r $< "maturin>=1.9,<2" mypy
+	touch $@
+
+.PHONY: python
+python: $(VENV)/installed build ## the Python package, as pip installs it, in $(VENV)
+	FLEETPOOL_PROFILE=dev $(VENV)/bin/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps \
+		--force-reinstall ./python
+
+.PHONY: pytest
+pytest: python ## the tests of the Python package, and CPython's own of its pool
+	cd python && $(VENV)/bin/mypy
+	cd python/tests && timeout $(TEST_MINUTES_MAX)m $(VENV)/bin/python -m pytest -q -n 3 .
 
 .PHONY: doctest
 doctest: ## the examples in the documentation of the code

@@ -63,7 +63,9 @@ impl Blobs {
         let mut idle: usize = self.kept.values().filter(unneeded).map(bytes).sum();
         while idle > CONTENT_KEPT_BYTES_MAX {
             let oldest = self.kept.iter().filter(|(_, blob)| unneeded(blob));
-            let oldest = oldest.min_by_key(|(_, blob)| blob.used).map(|(hash, _)| *hash);
+            let oldest = oldest
+                .min_by_key(|(_, blob)| blob.used)
+                .map(|(hash, _)| *hash);
             let Some(gone) = oldest.and_then(|hash| self.kept.remove(&hash)) else {
                 return;
             };

@@ -15,10 +15,11 @@ A script that only uses pools needs one line changed: `import fleetpool as multi
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import multiprocessing as _multiprocessing
 import pickle as _pickle
-from typing import Any, NamedTuple, Optional
+from typing import Any, Optional
 
 from . import _core, _errors
 
@@ -69,7 +70,8 @@ __all__ = [
 ]
 
 
-class Task(NamedTuple):
+@dataclasses.dataclass(frozen=True)
+class Task:
     """The task that runs, as it sees itself."""
 
     index: int

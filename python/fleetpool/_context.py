@@ -84,7 +84,7 @@ def pack(
     context: dict[str, Any] = {
         "version": tuple(sys.version_info[:2]),
         "remote": remote,
-        "path": [os.path.abspath(folder) if folder == "" else folder for folder in sys.path],
+        "path": _own_folders() if remote else [os.path.abspath(folder) for folder in sys.path],
         "argv": list(sys.argv),
         "main": {
             name: main.get(name)
@@ -99,6 +99,20 @@ def pack(
     if initializer is not None:
         context["initializer"] = shipper.ship_call(initializer, initargs)
     return pickle.dumps(context, 4)
+
+
+def _own_folders() -> list[str]:
+    """Where this program's own modules are: of use to hosts that share folders with it. Installed packages are not among
+    them: every host has its own."""
+    folders = [os.path.abspath(folder) for folder in sys.path]
+    prefixes = {os.path.realpath(prefix) + os.sep for prefix in (sys.prefix, sys.base_prefix, sys.exec_prefix)}
+    installed = ("site-packages", "dist-packages")
+    return [
+        folder
+        for folder in folders
+        if os.path.basename(folder) not in installed
+        and not any(os.path.realpath(folder).startswith(prefix) for prefix in prefixes)
+    ]
 
 
 def _authkey() -> bytes:
@@ -149,8 +163,8 @@ def _zipped(path: str, inside: str) -> tuple[str, bytes]:
             # Always the same time, so that the same content has the same hash.
             entry = zipfile.ZipInfo(name)
             entry.external_attr = (os.stat(file).st_mode & 0xFFFF) << 16
-            with open(file, "rb") as content:
-                archive.writestr(entry, content.read(), zipfile.ZIP_DEFLATED)
+            with open(file, "rb") as opened:
+                archive.writestr(entry, opened.read(), zipfile.ZIP_DEFLATED)
             if packed.tell() > _ZIP_BYTES_MAX:
                 raise ValueError(f"{path} is over {_ZIP_BYTES_MAX >> 20} MiB when packed: too much to send as code")
     content = packed.getvalue()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import concurrent.futures
 import concurrent.futures.process
 import multiprocessing
@@ -19,11 +20,11 @@ class PoolError(Error):
     """The pool cannot be used: its cluster cannot be reached or refuses it, its initializer fails, or it has ended."""
 
 
-class TimeoutError(multiprocessing.TimeoutError, TimeoutError):  # noqa: A001 - the name that the standard library uses
+class TimeoutError(multiprocessing.TimeoutError, builtins.TimeoutError):  # noqa: A001 - the name that the standard library uses
     """A result did not come in the time given. The call goes on. Both `multiprocessing`'s and the builtin one."""
 
 
-class MaybeEncodingError(multiprocessing.pool.MaybeEncodingError):
+class MaybeEncodingError(multiprocessing.pool.MaybeEncodingError):  # type: ignore[name-defined]
     """A result, or an exception, that cannot be pickled. `exc` says why, `value` what it is."""
 
 
@@ -85,11 +86,11 @@ class TaskNotStarted(TaskError):
 
 
 # Where a task's exception was raised: the text of its traceback, as the exception's cause.
-RemoteTraceback = multiprocessing.pool.RemoteTraceback
+RemoteTraceback: Any = multiprocessing.pool.RemoteTraceback  # type: ignore[attr-defined]
 
 
 def _again(kind: type, args: tuple[Any, ...], state: dict[str, Any]) -> BaseException:
-    error = kind.__new__(kind)
+    error: BaseException = kind.__new__(kind)  # type: ignore[call-overload]
     error.args = args
     error.__dict__.update(state)
     return error

@@ -295,7 +295,7 @@ class _Pickler(cloudpickle.Pickler):
         used = cloudpickle.cloudpickle._extract_code_globals(code)
         self.names.update(name for name in used if name in self._main)
         cells = obj.__closure__
-        slots = {
+        slots: dict[str, Any] = {
             "__name__": obj.__name__,
             "__qualname__": obj.__qualname__,
             "__module__": obj.__module__,
@@ -318,7 +318,8 @@ class _Pickler(cloudpickle.Pickler):
     def _submodules(self, code: types.CodeType, used: dict[str, None]) -> list[types.ModuleType]:
         """Submodules that the code reaches through their packages: pickling them makes workers import them."""
         values = [self._main[name] for name in used if name in self._main]
-        return cloudpickle.cloudpickle._find_imported_submodules(code, values)
+        found: list[types.ModuleType] = cloudpickle.cloudpickle._find_imported_submodules(code, values)
+        return found
 
 
 def _content(cell: types.CellType) -> tuple[Any, ...]:
@@ -335,5 +336,5 @@ def _is_foreign(function: Any) -> bool:
         return False
     while isinstance(function, functools.partial):
         function = function.func
-    module = getattr(function, "__module__", None) or getattr(type(function), "__module__", "")
+    module = str(getattr(function, "__module__", None) or type(function).__module__)
     return any(module == name or module.startswith(name + ".") for name in registered)

@@ -124,6 +124,7 @@ class Pool:
             address = "local"
         self._processes = processes
         self._maxtasks = maxtasksperchild
+        self._initialised = initializer is not None
         self._buffersize = buffersize
         self._shipper = Shipper()
         self._lock = threading.RLock()
@@ -197,7 +198,7 @@ class Pool:
             caller = self._caller(func, timeout)
             packed = caller((tuple(args), dict(kwds)))
         except Exception as error:
-            return _Refused(self, error, callback, error_callback)
+            return _refused(error, error_callback)
         result = AsyncResult(self._core.submit(caller.spec, _CALL, packed), self, callback, error_callback)
         self._total += 1
         return result
@@ -280,6 +281,9 @@ class Pool:
     def close(self) -> None:
         """Takes no more calls. What was given to the pool still runs."""
         if self._state == _RUN:
+            if self._initialised and not self._core.progress()[0] and not self._total:
+                # Workers start when there is something to do; an initializer is something to do.
+                self.apply_async(_nothing)
             self._state = _CLOSE
             self._core.close()
 
@@ -446,7 +450,7 @@ class Pool:
         timeout: Optional[float],
         one: int,
         many: int,
-    ) -> AsyncResult:
+    ) -> MapResult:
         self._check_running()
         values = _sized(iterable)
         chunk = self._chunk(len(values), chunksize)
@@ -458,7 +462,7 @@ class Pool:
         except (_errors.PoolError, ValueError):
             raise
         except Exception as error:
-            return _Refused(self, error, callback, error_callback)
+            return _refused(error, error_callback)
         self._total += len(values)
         return MapResult(call, self, callback, error_callback)
 
@@ -500,7 +504,7 @@ class Pool:
         slots = self._processes or self._core.slots or _context.cpu_count()
         return max(1, -(-length // (slots * 4)))
 
-    def _watch(self, result: AsyncResult) -> None:
+    def _watch(self, result: _core.Call) -> None:
         with self._lock:
             if self._handler is None:
                 self._handler = _Handler()
@@ -631,18 +635,15 @@ class MapResult(AsyncResult):
 ApplyResult = AsyncResult
 
 
+def _refused(error: Exception, error_callback: Optional[Callable[[BaseException], object]]) -> Any:
+    return _Refused(error, error_callback)
+
+
 class _Refused:
     """A call that could not be made: its function or an argument cannot be pickled. That is told where the result is
     asked for, as `multiprocessing` does."""
 
-    def __init__(
-        self,
-        pool: Pool,
-        error: Exception,
-        callback: Optional[Callable[[Any], object]],
-        error_callback: Optional[Callable[[BaseException], object]],
-    ) -> None:
-        del pool, callback
+    def __init__(self, error: Exception, error_callback: Optional[Callable[[BaseException], object]]) -> None:
         self._error = error
         if error_callback is not None:
             thread = threading.Thread(target=_tell, args=(error_callback, error), daemon=True)
@@ -806,6 +807,10 @@ def _check_place(address: Optional[str], hosts: Optional[str]) -> None:
 def _check_timeout(timeout: float) -> None:
     if not timeout > 0:
         raise ValueError(f"timeout must be above 0 seconds, not {timeout!r}")
+
+
+# By a name that every interpreter has: a host may lack this package.
+_nothing = bool
 
 
 def _check_chunksize(chunksize: int) -> None:

@@ -28,7 +28,6 @@ pub(crate) struct Call {
 pub(crate) enum Ended<'py> {
     Value(Bound<'py, PyAny>),
     Error(PyErr),
-
 }
 
 impl Call {
@@ -86,7 +85,11 @@ impl Call {
 
     /// The one result, or raises why there is none. The call must be complete.
     fn _one(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        match self.arrived(py)?.first().map(|arrived| ended(py, &self.call, arrived)) {
+        match self
+            .arrived(py)?
+            .first()
+            .map(|arrived| ended(py, &self.call, arrived))
+        {
             Some(Ended::Value(value)) => Ok(value.unbind()),
             Some(Ended::Error(error)) => Err(error),
             None => Err(errors::of_pool(py, &Error::Closed)),

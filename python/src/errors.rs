@@ -36,7 +36,9 @@ pub(crate) fn of_pool(py: Python<'_>, error: &Error) -> PyErr {
 /// A cluster that cannot be used.
 pub(crate) fn of_cluster(py: Python<'_>, address: Option<&str>, error: &Error) -> PyErr {
     let said = match (address, error) {
-        (Some(address), Error::Invalid(why)) => format!("cannot use the cluster at {address}: {why}"),
+        (Some(address), Error::Invalid(why)) => {
+            format!("cannot use the cluster at {address}: {why}")
+        }
         _ => error.to_string(),
     };
     make(py, "of_pool", ("cluster", said))

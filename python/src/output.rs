@@ -13,10 +13,12 @@ pub(crate) fn to(sink: Py<PyAny>) -> impl Fn(Printed) + Send + Sync + 'static {
         let plain = Python::try_attach(|py| {
             let bytes = PyBytes::new(py, &printed.bytes);
             let plain = sink.bind(py).call1((is_stderr, bytes));
-            plain.and_then(|plain| plain.is_truthy()).unwrap_or_else(|error| {
-                error.write_unraisable(py, None);
-                false
-            })
+            plain
+                .and_then(|plain| plain.is_truthy())
+                .unwrap_or_else(|error| {
+                    error.write_unraisable(py, None);
+                    false
+                })
         });
         // Without an interpreter, which is at its end: as the C library would.
         if plain.unwrap_or(true) {

@@ -36,9 +36,9 @@ pub(crate) fn setup(py: Python<'_>, dumps: Py<PyAny>, loads: Py<PyAny>, errors: 
 }
 
 fn tools(py: Python<'_>) -> PyResult<&Tools> {
-    TOOLS
-        .get(py)
-        .ok_or_else(|| PyValueError::new_err("fleetpool._core is used before fleetpool is imported"))
+    TOOLS.get(py).ok_or_else(|| {
+        PyValueError::new_err("fleetpool._core is used before fleetpool is imported")
+    })
 }
 
 /// Makes payloads, of which small ones share memory.
@@ -115,7 +115,10 @@ pub(crate) fn unpack<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Bound<'py
     match payload.first() {
         Some(&RAW) => Ok(PyBytes::new(py, &payload[1..]).into_any()),
         Some(&OUT_OF_BAND) => unpack_buffers(py, payload),
-        _ => tools(py)?.loads.bind(py).call1((PyBytes::new(py, payload),)),
+        _ => tools(py)?
+            .loads
+            .bind(py)
+            .call1((PyBytes::new(py, payload),)),
     }
 }
 
@@ -123,9 +126,14 @@ pub(crate) fn unpack<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Bound<'py
 fn unpack_buffers<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     let (pickled, buffers) = split_buffers(payload)
         .ok_or_else(|| PyValueError::new_err("a result is shorter than it says"))?;
-    let buffers = buffers.into_iter().map(|buffer| PyByteArray::new(py, buffer));
+    let buffers = buffers
+        .into_iter()
+        .map(|buffer| PyByteArray::new(py, buffer));
     let options = PyDict::new(py);
-    options.set_item(intern!(py, "buffers"), PyList::new(py, buffers.collect::<Vec<_>>())?)?;
+    options.set_item(
+        intern!(py, "buffers"),
+        PyList::new(py, buffers.collect::<Vec<_>>())?,
+    )?;
     let loads = tools(py)?.loads.bind(py);
     loads.call((PyBytes::new(py, pickled),), Some(&options))
 }
@@ -134,7 +142,10 @@ fn split_buffers(payload: &[u8]) -> Option<(&[u8], Vec<&[u8]>)> {
     let count = u32::from_le_bytes(payload.get(1..5)?.try_into().ok()?) as usize;
     let length = |number: usize| -> Option<usize> {
         let at = 8 + 8 * number;
-        usize::try_from(u64::from_le_bytes(payload.get(at..at + 8)?.try_into().ok()?)).ok()
+        usize::try_from(u64::from_le_bytes(
+            payload.get(at..at + 8)?.try_into().ok()?,
+        ))
+        .ok()
     };
     let mut at = 8_usize.checked_add(count.checked_add(1)?.checked_mul(8)?)?;
     let pickled = payload.get(at..at.checked_add(length(0)?)?)?;

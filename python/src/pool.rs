@@ -48,7 +48,9 @@ impl Hub {
     ) -> PyResult<Self> {
         let named = address.clone();
         let open = || raw::Hub::open(address.as_deref(), identity.as_deref(), slots, spawner);
-        let hub = py.detach(open).map_err(|error| errors::of_cluster(py, named.as_deref(), &error))?;
+        let hub = py
+            .detach(open)
+            .map_err(|error| errors::of_cluster(py, named.as_deref(), &error))?;
         Ok(Self(hub))
     }
 
@@ -150,7 +152,14 @@ pub(crate) struct Pool {
 impl Pool {
     /// Says what tasks of a function have in common; the number to submit them under.
     #[pyo3(signature = (name, code, version, timeout_ms))]
-    fn define(&self, py: Python<'_>, name: String, code: Vec<u8>, version: Option<(u8, u8)>, timeout_ms: u64) -> PyResult<u32> {
+    fn define(
+        &self,
+        py: Python<'_>,
+        name: String,
+        code: Vec<u8>,
+        version: Option<(u8, u8)>,
+        timeout_ms: u64,
+    ) -> PyResult<u32> {
         let pool = self.open(py)?;
         let mut spec = Spec {
             function: name,
@@ -167,12 +176,20 @@ impl Pool {
     }
 
     /// Submits one task. Waits only while there is no room for it.
-    fn submit(&self, py: Python<'_>, spec: u32, mode: u8, packed: &Bound<'_, PyAny>) -> PyResult<Call> {
+    fn submit(
+        &self,
+        py: Python<'_>,
+        spec: u32,
+        mode: u8,
+        packed: &Bound<'_, PyAny>,
+    ) -> PyResult<Call> {
         let payload = Packer::default().packed(mode, packed)?;
         let call = self.begin(py, 1)?;
         while !self.push(py, &call, spec, 0, &payload)? {
             let credit = block(py, deadline(None), |context| call.poll_credit(context))?;
-            credit.unwrap_or(Ok(())).map_err(|error| errors::of_pool(py, &error))?;
+            credit
+                .unwrap_or(Ok(()))
+                .map_err(|error| errors::of_pool(py, &error))?;
         }
         Ok(Call {
             call,
@@ -229,7 +246,9 @@ impl Pool {
             return Ok(true);
         };
         let mut joined = Box::pin(pool.join());
-        let joined = block(py, deadline(timeout), |context| joined.as_mut().poll(context))?;
+        let joined = block(py, deadline(timeout), |context| {
+            joined.as_mut().poll(context)
+        })?;
         match joined {
             // What runs in a terminated pool has ended as well.
             Some(Ok(()) | Err(Error::Terminated { .. })) => Ok(true),
@@ -255,7 +274,9 @@ impl Pool {
     #[pyo3(signature = (slots))]
     fn resize(&self, py: Python<'_>, slots: Option<u32>) -> PyResult<()> {
         if slots == Some(0) {
-            return Err(PyValueError::new_err("a pool of 0 processes would never run a task"));
+            return Err(PyValueError::new_err(
+                "a pool of 0 processes would never run a task",
+            ));
         }
         let pool = self.open(py)?;
         py.detach(|| pool.resize(slots));

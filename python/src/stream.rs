@@ -22,7 +22,12 @@ use fleetpool::{
     raw::{Arrived, Flow, RawCall},
 };
 use fleetpool_proto::SpecId;
-use pyo3::{exceptions::PyStopIteration, intern, prelude::*, types::{PyIterator, PyList}};
+use pyo3::{
+    exceptions::PyStopIteration,
+    intern,
+    prelude::*,
+    types::{PyIterator, PyList},
+};
 
 use crate::{
     call::{Ended, Packed, ended, extend},
@@ -67,8 +72,6 @@ struct Feed {
     flow: Flow,
     /// Read, and not submitted yet for want of credit.
     pulled: Option<Bytes>,
-    /// What reading the input raised, behind a chunk that is still to be submitted.
-    failure: Option<PyErr>,
 }
 
 /// The results' side.
@@ -131,7 +134,6 @@ impl Stream {
             packer: Packer::default(),
             flow: Flow::default(),
             pulled: None,
-            failure: None,
         };
         Ok(Self {
             call,
@@ -167,13 +169,16 @@ impl Stream {
             match fed {
                 Fed::Wholly | Fed::Busy => break,
                 Fed::NoCredit => {
-                    let credit = block(py, deadline(None), |context| self.call.poll_credit(context))?;
+                    let credit =
+                        block(py, deadline(None), |context| self.call.poll_credit(context))?;
                     if credit.is_some_and(|credit| credit.is_err()) {
                         break;
                     }
                 }
                 Fed::Enough => {
-                    block(py, deadline(None), |context| self.poll_hunger(context, taken, received))?;
+                    block(py, deadline(None), |context| {
+                        self.poll_hunger(context, taken, received)
+                    })?;
                 }
             }
         }
@@ -190,7 +195,11 @@ impl Stream {
             if let Some(result) = self.take(py) {
                 return result.map(|value| Some((value,)));
             }
-            let fed = if self.threaded { Fed::Busy } else { self.feed(py)? };
+            let fed = if self.threaded {
+                Fed::Busy
+            } else {
+                self.feed(py)?
+            };
             if self.is_over() {
                 return Err(self.last_word());
             }
@@ -249,12 +258,15 @@ impl Stream {
                 Ok(payload) => later.push(payload),
                 // In the place of what would have come next.
                 Err(error) => {
-                    lock(&self.shelf).unsent.push((first + later.len() as u64, error));
+                    lock(&self.shelf)
+                        .unsent
+                        .push((first + later.len() as u64, error));
                     break;
                 }
             }
         }
-        self.submitted.fetch_add(later.len() as u64, Ordering::Relaxed);
+        self.submitted
+            .fetch_add(later.len() as u64, Ordering::Relaxed);
         self.call.feed(SpecId(feed.spec), first, later);
         drop(feed);
         self.cut();
@@ -267,7 +279,9 @@ impl Stream {
             return;
         }
         if let Some(error) = error {
-            lock(&self.shelf).over.get_or_insert(PyErr::from_value(error));
+            lock(&self.shelf)
+                .over
+                .get_or_insert(PyErr::from_value(error));
         }
         self.cut();
     }
@@ -280,7 +294,10 @@ impl Stream {
 
     /// How many tasks have been submitted, and have ended.
     fn counts(&self) -> (u64, u64) {
-        (self.submitted.load(Ordering::Relaxed), self.call.received().0)
+        (
+            self.submitted.load(Ordering::Relaxed),
+            self.call.received().0,
+        )
     }
 
     /// Whether the input has been read to its end.
@@ -300,7 +317,10 @@ impl Stream {
             return Ok(Fed::Busy);
         };
         loop {
-            let (submitted, taken) = (self.submitted.load(Ordering::Relaxed), self.taken.load(Ordering::Relaxed));
+            let (submitted, taken) = (
+                self.submitted.load(Ordering::Relaxed),
+                self.taken.load(Ordering::Relaxed),
+            );
             let open = submitted - taken;
             if self.call.is_cancelled() {
                 break;
@@ -308,7 +328,12 @@ impl Stream {
             if open >= self.buffer || !feed.flow.allows(&self.call, open) {
                 return Ok(Fed::Enough);
             }
-            let payload = match feed.pulled.take().map(Ok).or_else(|| self.pull(py, &mut feed)) {
+            let payload = match feed
+                .pulled
+                .take()
+                .map(Ok)
+                .or_else(|| self.pull(py, &mut feed))
+            {
                 Some(Ok(payload)) => payload,
                 Some(Err(error)) => {
                     self.refuse(error);
@@ -319,7 +344,10 @@ impl Stream {
                 }
                 None => break,
             };
-            match self.call.push(SpecId(feed.spec), submitted, payload.clone()) {
+            match self
+                .call
+                .push(SpecId(feed.spec), submitted, payload.clone())
+            {
                 Ok(true) => drop(self.submitted.fetch_add(1, Ordering::Relaxed)),
                 Ok(false) => {
                     feed.pulled = Some(payload);
@@ -340,14 +368,10 @@ impl Stream {
     /// The next task's argument; `None` when there is no more input. An error is told in its place: one of the input
     /// ends it, one of packing concerns that task alone.
     fn pull(&self, py: Python<'_>, feed: &mut Feed) -> Option<Packed> {
-        if let Some(failure) = feed.failure.take() {
-            feed.input = None;
-            return Some(Err(failure));
-        }
         let mut input = feed.input.as_ref()?.clone_ref(py).into_bound(py);
         let value = match self.chunk {
             0 => input.next(),
-            _ => self.pull_chunk(py, &mut input, &mut feed.failure),
+            _ => self.pull_chunk(py, &mut input),
         };
         match value {
             None => {
@@ -361,7 +385,10 @@ impl Stream {
             Some(Ok(value)) => {
                 let caller = feed.caller.bind(py);
                 let packed = feed.packer.argument(self.mode, &value, caller);
-                if let Ok(spec) = caller.getattr(intern!(py, "spec")).and_then(|spec| spec.extract()) {
+                if let Ok(spec) = caller
+                    .getattr(intern!(py, "spec"))
+                    .and_then(|spec| spec.extract())
+                {
                     feed.spec = spec;
                 }
                 Some(packed)
@@ -369,22 +396,17 @@ impl Stream {
         }
     }
 
-    /// A chunk of the input. An error of the input waits until what came before it is on its way.
+    /// A chunk of the input. An error of the input takes the place of the chunk that it came in, as in the standard
+    /// library.
     fn pull_chunk<'py>(
         &self,
         py: Python<'py>,
         input: &mut Bound<'py, PyIterator>,
-        failure: &mut Option<PyErr>,
     ) -> Option<PyResult<Bound<'py, PyAny>>> {
         let chunk = PyList::empty(py);
         for value in input.by_ref().take(self.chunk) {
-            match value.and_then(|value| chunk.append(value)) {
-                Ok(()) => {}
-                Err(error) if chunk.is_empty() => return Some(Err(error)),
-                Err(error) => {
-                    *failure = Some(error);
-                    break;
-                }
+            if let Err(error) = value.and_then(|value| chunk.append(value)) {
+                return Some(Err(error));
             }
         }
         if chunk.is_empty() {
@@ -414,13 +436,18 @@ impl Stream {
         lock(&self.shelf).over.get_or_insert(error);
         self.cut();
         // What has not come by now never will.
-        self.taken.fetch_max(self.submitted.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.taken
+            .fetch_max(self.submitted.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
     fn is_over(&self) -> bool {
         let shelf = lock(&self.shelf);
-        let nothing = shelf.arrived.is_empty() && shelf.unsent.is_empty() && shelf.open.is_empty() && shelf.again.0 == 0;
-        let all_taken = self.taken.load(Ordering::Relaxed) >= self.submitted.load(Ordering::Relaxed);
+        let nothing = shelf.arrived.is_empty()
+            && shelf.unsent.is_empty()
+            && shelf.open.is_empty()
+            && shelf.again.0 == 0;
+        let all_taken =
+            self.taken.load(Ordering::Relaxed) >= self.submitted.load(Ordering::Relaxed);
         nothing && self.fed.load(Ordering::Acquire) && all_taken
     }
 
@@ -461,16 +488,28 @@ impl Stream {
 
     fn sort_in(&self) {
         let mut shelf = lock(&self.shelf);
-        let Shelf { arrived, waiting, unsent, .. } = &mut *shelf;
+        let Shelf {
+            arrived,
+            waiting,
+            unsent,
+            ..
+        } = &mut *shelf;
         let taken = self.taken.load(Ordering::Relaxed);
-        let arrived = arrived.drain(..).map(|arrived| (arrived.position, Item::Arrived(arrived)));
-        let unsent = unsent.drain(..).map(|(position, error)| (position, Item::Unsent(error)));
+        let arrived = arrived
+            .drain(..)
+            .map(|arrived| (arrived.position, Item::Arrived(arrived)));
+        let unsent = unsent
+            .drain(..)
+            .map(|(position, error)| (position, Item::Unsent(error)));
         for (position, item) in arrived.chain(unsent) {
             if !self.ordered {
                 waiting.push_back(Some(item));
                 continue;
             }
-            let Some(place) = position.checked_sub(taken).and_then(|place| usize::try_from(place).ok()) else {
+            let Some(place) = position
+                .checked_sub(taken)
+                .and_then(|place| usize::try_from(place).ok())
+            else {
                 continue;
             };
             if place >= waiting.len() {

@@ -81,7 +81,10 @@ impl Watch {
             };
             let mut complete = Vec::new();
             for number in numbers {
-                let call = lock(&self.watched).calls.get(&number).map(|call| call.clone_ref(py));
+                let call = lock(&self.watched)
+                    .calls
+                    .get(&number)
+                    .map(|call| call.clone_ref(py));
                 if let Some(call) = call
                     && self.is_complete(number, call.get())
                 {

@@ -51,6 +51,7 @@ const LAYERS: &[(&str, &[&str])] = &[
             "fleetpool-proto",
         ],
     ),
+    ("fleetpool-python", &["fleetpool", "fleetpool-proto"]),
 ];
 
 /// Crates that see everything and that nobody may depend on.

@@ -164,11 +164,15 @@ impl AgentCore {
             return;
         };
         let (id, unready) = (worker.pool, worker.phase == Phase::Starting);
-        let initializer = self.pools.get(&id).and_then(|pool| pool.options.initializer.as_ref());
+        let initializer = self
+            .pools
+            .get(&id)
+            .and_then(|pool| pool.options.initializer.as_ref());
         let during = initializer.map_or(String::new(), |initializer| {
             format!(", in its initializer {} or before it", initializer.function)
         });
-        let reason = unready.then(|| format!("its worker {} before it was ready{during}", how(end)));
+        let reason =
+            unready.then(|| format!("its worker {} before it was ready{during}", how(end)));
         self.worker_gone(slot, end, reason);
     }
 

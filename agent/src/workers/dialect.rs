@@ -103,7 +103,9 @@ fn encode(message: ToWorker) -> Vec<Bytes> {
             rows.iter().for_each(|row| head.put_u32_le(row.attempt.0));
             rows.iter().for_each(|row| head.put_u32_le(row.spec.0));
             let len = |payload: &Bytes| u32::try_from(payload.len()).unwrap_or(u32::MAX);
-            payloads.iter().for_each(|payload| head.put_u32_le(len(payload)));
+            payloads
+                .iter()
+                .for_each(|payload| head.put_u32_le(len(payload)));
             frame(kind::RUN, head, payloads)
         }
         ToWorker::GiveBack { count } => {
@@ -122,7 +124,9 @@ fn read(input: &mut BytesMut) -> Result<Option<FromWorker>, DecodeError> {
     };
     let len = u32::from_le_bytes(head.try_into().expect("four bytes")) as usize;
     if len > FRAME_BYTES_MAX {
-        return Err(DecodeError::Inconsistent("a frame of a worker is longer than any may be"));
+        return Err(DecodeError::Inconsistent(
+            "a frame of a worker is longer than any may be",
+        ));
     }
     if input.len() < 4 + len {
         input.reserve(4 + len - input.len());
@@ -171,7 +175,9 @@ fn decode(mut frame: Bytes) -> Result<FromWorker, DecodeError> {
             Ok(FromWorker::GivenBack { rows })
         }
         kind::READY | kind::DONE | kind::GIVEN_BACK => Err(short),
-        _ => Err(DecodeError::Inconsistent("a frame of a worker is of no known kind")),
+        _ => Err(DecodeError::Inconsistent(
+            "a frame of a worker is of no known kind",
+        )),
     }
 }
 
@@ -196,8 +202,22 @@ mod tests {
         let rows = vec![row(3), row(4)];
         let frame = encode(ToWorker::Run { rows, payloads }).concat();
         let columns: Vec<u8> = [3u64, 4].iter().flat_map(|n| n.to_le_bytes()).collect();
-        let columns = [columns, [1u32, 1, 7, 7, 2, 1].iter().flat_map(|n| n.to_le_bytes()).collect()].concat();
-        let whole = [&48u32.to_le_bytes()[..], &[3], &2u32.to_le_bytes(), &columns, b"abc"].concat();
+        let columns = [
+            columns,
+            [1u32, 1, 7, 7, 2, 1]
+                .iter()
+                .flat_map(|n| n.to_le_bytes())
+                .collect(),
+        ]
+        .concat();
+        let whole = [
+            &48u32.to_le_bytes()[..],
+            &[3],
+            &2u32.to_le_bytes(),
+            &columns,
+            b"abc",
+        ]
+        .concat();
         assert_eq!(frame, whole);
     }
 

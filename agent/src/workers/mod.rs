@@ -98,7 +98,10 @@ pub(crate) enum Program {
         initializer: Option<Initializer>,
     },
     /// An interpreter, which gets its program and what the pool's workers begin with over its socket.
-    Python { interpreter: PathBuf, context: Bytes },
+    Python {
+        interpreter: PathBuf,
+        context: Bytes,
+    },
 }
 
 impl Program {

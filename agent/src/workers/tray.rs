@@ -17,7 +17,9 @@
 //! while because what it runs now is long. The worker counts up `turns` before it begins to overwrite what it has sent; so
 //! what was read between two equal counts is whole, and anything else comes by the socket.
 
-use std::{collections::BTreeSet, fs::File, io, os::fd::AsFd, os::unix::fs::FileExt as _, time::Duration};
+use std::{
+    collections::BTreeSet, fs::File, io, os::fd::AsFd, os::unix::fs::FileExt as _, time::Duration,
+};
 
 use bytes::BytesMut;
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -135,7 +137,9 @@ mod tests {
     fn what_the_worker_has_written_is_read() {
         let tray = Tray::new().unwrap();
         assert_eq!(tray.begun(), 0);
-        tray.memory.write_all_at(&7u64.to_ne_bytes(), BEGUN_AT).unwrap();
+        tray.memory
+            .write_all_at(&7u64.to_ne_bytes(), BEGUN_AT)
+            .unwrap();
         assert_eq!(tray.begun(), 7);
     }
 }

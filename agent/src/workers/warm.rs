@@ -202,7 +202,8 @@ impl Worker {
         match order {
             Order::Define(spec, body) => {
                 let Spec { function, code, .. } = *body;
-                self.dialect.define(spec, function, code, &mut self.to_worker);
+                self.dialect
+                    .define(spec, function, code, &mut self.to_worker);
             }
             Order::Run(tasks) => self.hand(tasks),
             Order::GiveBack(count) => self.ask_back(count),

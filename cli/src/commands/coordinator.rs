@@ -34,6 +34,9 @@ pub(crate) struct CoordinatorArgs {
     /// How long a host may be out of reach before its tasks are given to others
     #[arg(long, value_name = "DUR", value_parser = lease)]
     lease: Option<Duration>,
+    /// How long a lost host is waited for whose tasks may not run twice [default: 1h]
+    #[arg(long, value_name = "DUR", value_parser = duration::parse)]
+    lost_after: Option<Duration>,
 }
 
 /// Shorter leases would end while a busy machine catches its breath.
@@ -47,9 +50,11 @@ pub(crate) async fn run(args: CoordinatorArgs, cluster: &ClusterArgs) -> Result<
     super::log();
     let mut listen = args.listen;
     listen.extend(args.unix.map(Address::Unix));
+    let defaults = ServeOptions::new(cluster.state_dir(args.state.as_deref())?, listen);
     let options = ServeOptions {
         lease: args.lease.unwrap_or(LEASE),
-        ..ServeOptions::new(cluster.state_dir(args.state.as_deref())?, listen)
+        lost_after: args.lost_after.unwrap_or(defaults.lost_after),
+        ..defaults
     };
     let mut signals = Signals::listen().map_err(Failure::fleetpool)?;
     let server = Server::bind(options).map_err(Failure::fleetpool)?;

@@ -188,7 +188,9 @@ impl World {
                 assert!(worker.handed.is_empty(), "only idle workers are stopped");
                 worker.stopping = true;
             }
-            Action::FetchProgram { pool } | Action::FetchContent { pool, .. } => drop(self.fetching.insert(pool)),
+            Action::FetchProgram { pool } | Action::FetchContent { pool, .. } => {
+                self.fetching.insert(pool);
+            }
             Action::DropLink { .. } => {
                 assert!(self.up && self.lapsed);
                 self.up = false;
