@@ -1,0 +1,222 @@
+//! Python workers, with the host's `python3`: every task here is an expression for `eval`.
+
+mod common;
+
+use std::{collections::BTreeSet, process::Command};
+
+use bytes::Bytes;
+use common::{Boss, SPEC, options};
+use fleetpool_proto::{
+    Outcome, Payloads, SpecId,
+    message::ToAgent,
+    pool::{ContentHash, PoolOptions, Runtime, Spec},
+};
+
+/// What a client packs, by the interpreter itself: the context of a pool, and a function.
+fn pickled(expression: &str) -> Bytes {
+    let program =
+        format!("import pickle, sys; sys.stdout.buffer.write(pickle.dumps({expression}, 4))");
+    let run = Command::new("python3").args(["-c", &program]).output();
+    let run = run.expect("these tests need python3");
+    assert!(
+        run.status.success(),
+        "{}",
+        String::from_utf8_lossy(&run.stderr)
+    );
+    run.stdout.into()
+}
+
+fn context() -> Bytes {
+    pickled(
+        "{'version': sys.version_info[:2], 'remote': True, 'path': [], 'argv': ['x'], 'main': {}, 'authkey': b''}",
+    )
+}
+
+fn function() -> Bytes {
+    pickled("(None, (), {}, pickle.dumps(eval))")
+}
+
+fn hash_of(bytes: &Bytes) -> ContentHash {
+    ContentHash(*blake3::hash(bytes).as_bytes())
+}
+
+fn pool(interpreter: &str, context: &Bytes) -> PoolOptions {
+    PoolOptions {
+        runtime: Runtime::Python {
+            interpreter: interpreter.to_owned(),
+            context: hash_of(context),
+        },
+        kill_grace_ms: 100,
+        ..PoolOptions::default()
+    }
+}
+
+/// A task: the function called with one item, a text.
+fn task(expression: &str) -> Bytes {
+    let len = u8::try_from(expression.len()).expect("a short expression");
+    [
+        b"\x01\x80\x04\x8c".as_slice(),
+        &[len],
+        expression.as_bytes(),
+        b"\x94.",
+    ]
+    .concat()
+    .into()
+}
+
+async fn bring(boss: &mut Boss, content: &Bytes) {
+    let hash = hash_of(content);
+    boss.until("its wish", |boss| boss.wanted.contains(&hash).then_some(()))
+        .await;
+    boss.wanted.clear();
+    boss.say(ToAgent::Content {
+        hash,
+        payloads: Payloads::from(vec![content.clone()]),
+    })
+    .await;
+}
+
+async fn boss(slots: u16) -> Boss {
+    let context = context();
+    let code = function();
+    let spec = Spec {
+        function: "eval".to_owned(),
+        code,
+        ..Spec::default()
+    };
+    let mut boss = Boss::with(options(slots), pool("python3", &context), spec).await;
+    bring(&mut boss, &context).await;
+    boss
+}
+
+async fn ends(boss: &mut Boss, count: u64) {
+    boss.until("all ends", |boss| {
+        (boss.ends.len() as u64 == count).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn results_come_back_from_workers_that_stay() {
+    let mut boss = boss(2).await;
+    let pid = task("__import__('os').getpid()");
+    boss.grant_raw(SPEC, (0..500).map(|index| (index, pid.clone())))
+        .await;
+    ends(&mut boss, 500).await;
+    let pids: BTreeSet<_> = boss.ends.values().map(|end| end.row.pid).collect();
+    let results: BTreeSet<_> = boss.ends.values().map(|end| end.payload.clone()).collect();
+    assert!(pids.len() <= 2 && results.len() == pids.len(), "{pids:?}");
+}
+
+#[tokio::test]
+async fn g2_one_long_task_delays_nobody_behind_it() {
+    let mut boss = boss(2).await;
+    let (short, long) = (task("1"), task("__import__('time').sleep(5)"));
+    // Short ones first, so that many are handed at a time.
+    boss.grant_raw(SPEC, (0..300).map(|index| (index, short.clone())))
+        .await;
+    ends(&mut boss, 300).await;
+    let mixed = (300..600).map(|index| match index {
+        310 => (index, long.clone()),
+        _ => (index, short.clone()),
+    });
+    boss.grant_raw(SPEC, mixed).await;
+    ends(&mut boss, 599).await;
+    assert!(!boss.ends.contains_key(&310), "those behind it came first");
+}
+
+#[tokio::test]
+async fn a_killed_worker_costs_the_task_that_it_ran_and_no_other() {
+    let mut boss = boss(1).await;
+    let short = task("'x' * 10");
+    boss.grant_raw(SPEC, (0..300).map(|index| (index, short.clone())))
+        .await;
+    ends(&mut boss, 300).await;
+    let fatal = task("__import__('os').kill(__import__('os').getpid(), 9)");
+    let mixed = (300..900).map(|index| match index {
+        450 | 700 => (index, fatal.clone()),
+        _ => (index, short.clone()),
+    });
+    boss.grant_raw(SPEC, mixed).await;
+    ends(&mut boss, 900).await;
+    let lost: Vec<_> = boss
+        .ends
+        .iter()
+        .filter(|(_, end)| end.outcome() != Outcome::Done)
+        .map(|(index, end)| (*index, end.outcome(), end.loss().signal))
+        .collect();
+    let killed = |index| (index, Outcome::WorkerLost, Some(9));
+    assert_eq!(lost, [killed(450), killed(700)]);
+}
+
+#[tokio::test]
+async fn a_function_that_is_large_is_asked_for_once_and_then_known() {
+    let context = context();
+    let code = function();
+    let spec = Spec {
+        content: Some(hash_of(&code)),
+        ..Spec::default()
+    };
+    let mut boss = Boss::with(options(1), pool("python3", &context), spec.clone()).await;
+    boss.grant_raw(SPEC, [(0, task("40 + 2"))]).await;
+    bring(&mut boss, &context).await;
+    bring(&mut boss, &code).await;
+    ends(&mut boss, 1).await;
+    assert_eq!(boss.ends[&0].outcome(), Outcome::Done);
+    boss.define(SpecId(2), spec).await;
+    boss.grant_raw(SpecId(2), [(1, task("1"))]).await;
+    ends(&mut boss, 2).await;
+    assert!(boss.wanted.is_empty(), "it is here");
+}
+
+#[tokio::test]
+async fn what_a_task_and_its_children_print_is_told_with_it() {
+    let mut boss = boss(1).await;
+    let tasks = (0..40).map(|index| match index % 4 {
+        0 => (index, task(&format!("print('task {index}')"))),
+        1 => (
+            index,
+            task(&format!("__import__('os').write(1, b'task {index}\\n')")),
+        ),
+        2 => (
+            index,
+            task(&format!("__import__('os').system('echo task {index}')")),
+        ),
+        _ => (index, task("None")),
+    });
+    boss.grant_raw(SPEC, tasks).await;
+    ends(&mut boss, 40).await;
+    for index in 0..40 {
+        let wanted = match index % 4 {
+            3 => String::new(),
+            _ => format!("task {index}\n"),
+        };
+        assert_eq!(boss.stdout(index), wanted, "task {index}");
+    }
+}
+
+#[tokio::test]
+async fn g11_a_host_without_the_interpreter_says_so() {
+    let context = context();
+    let spec = Spec::default();
+    let mut boss = Boss::with(options(1), pool("python3.999", &context), spec).await;
+    bring(&mut boss, &context).await;
+    boss.grant_raw(SPEC, [(0, task("1"))]).await;
+    let unfit = boss.until("its refusal", |boss| boss.unfit.clone()).await;
+    assert!(unfit.contains("python3.999"), "{unfit}");
+}
+
+#[tokio::test]
+async fn g6_what_a_task_started_ends_with_it() {
+    let mut boss = boss(1).await;
+    let start = "print(__import__('subprocess').Popen(['sleep', '1000'], start_new_session=True).pid, flush=True) or __import__('time').sleep(1000)";
+    boss.grant_raw(SPEC, [(0, task(start))]).await;
+    let pid = boss
+        .until("the child's pid", |boss| {
+            boss.stdout(0).trim().parse::<i32>().ok()
+        })
+        .await;
+    boss.cancel(0).await;
+    ends(&mut boss, 1).await;
+    boss.until_gone(pid).await;
+}
