@@ -46,7 +46,7 @@ $(VENV)/installed: python/tests/requirements.txt
 
 .PHONY: python
 python: $(VENV)/installed build ## the Python package, as pip installs it, in $(VENV)
-	FLEETPOOL_PROFILE=dev $(VENV)/bin/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps \
+	PATH="$(VENV)/bin:$$PATH" FLEETPOOL_PROFILE=dev $(VENV)/bin/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps \
 		--force-reinstall ./python
 
 .PHONY: pytest

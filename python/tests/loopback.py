@@ -1,16 +1,16 @@
 """A real cluster on loopback: a coordinator and agents as processes of the `fleetpool` binary, joined by token.
 
-The binary is $FLEETPOOL_BINARY, else the one on the PATH. Everything lives in one folder and is ended with the cluster.
+The binary is the one that came with the package, or $FLEETPOOL_BINARY. Everything lives in one folder and is ended with the cluster.
 """
 
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+from fleetpool._context import binary
 from waiting import until
 
 
@@ -19,8 +19,7 @@ class Cluster:
 
     def __init__(self, folder, *coordinator_options):
         self.folder = Path(folder)
-        self.binary = os.environ.get("FLEETPOOL_BINARY") or shutil.which("fleetpool")
-        assert self.binary, "no fleetpool binary: set FLEETPOOL_BINARY, or have it on the PATH"
+        self.binary = binary()
         self.agents = {}
         self.coordinator = None
         self.coordinator_options = coordinator_options
