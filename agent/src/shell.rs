@@ -6,6 +6,7 @@
 
 mod crew;
 mod programs;
+mod templates;
 
 use std::{
     collections::{BTreeMap, VecDeque},
@@ -25,6 +26,7 @@ use tokio::{net::UnixStream, sync::mpsc, task::JoinSet};
 
 use crew::start_spawner;
 use programs::Checked;
+use templates::{Started, Templates};
 
 use crate::{
     clock,
@@ -88,6 +90,7 @@ struct Shell {
     output: Output,
     store: Store,
     checks: JoinSet<Checked>,
+    templates: Templates,
 }
 
 /// What woke the shell.
@@ -97,6 +100,7 @@ enum Woken {
     Dialled(Box<Result<(Session, Welcome), ConnectError>>),
     Room,
     Checked(Checked),
+    Template(Started),
     SpawnerGone,
     Time,
 }
@@ -127,6 +131,7 @@ impl Shell {
             output: Output::default(),
             store: Store::new(options.cache_dir.clone(), options.local_programs.clone()),
             checks: JoinSet::new(),
+            templates: Templates::default(),
             options,
         })
     }
@@ -189,6 +194,7 @@ impl Shell {
             link,
             dialling,
             checks,
+            templates,
             outbox,
             ..
         } = self;
@@ -203,6 +209,7 @@ impl Shell {
             dialled = dialled(dialling) => Woken::Dialled(Box::new(dialled)),
             () = sent(room, outbox.front()) => Woken::Room,
             Some(Ok(checked)) = checks.join_next() => Woken::Checked(checked),
+            Some(started) = templates.started() => Woken::Template(started),
             _ = self.spawner_gone.readable() => Woken::SpawnerGone,
             () = sleep_until(timeout) => Woken::Time,
         }
@@ -217,6 +224,7 @@ impl Shell {
             Woken::Dialled(dialled) => self.on_dialled(*dialled)?,
             Woken::Room => drop(self.outbox.pop_front()),
             Woken::Checked(checked) => self.on_checked(checked),
+            Woken::Template(started) => self.on_template(started),
             Woken::SpawnerGone => self.restart_spawner()?,
             Woken::Time => self.tell(Event::Tick),
         }
@@ -268,6 +276,10 @@ impl Shell {
             Ok(message @ ToAgent::Ack { output, .. }) => {
                 self.output.acknowledged(output);
                 self.tell(Event::Message(message));
+            }
+            Ok(message @ ToAgent::Define { pool, .. }) => {
+                self.tell(Event::Message(message));
+                self.check_versions(pool);
             }
             Ok(message) => self.tell(Event::Message(message)),
             Err(error) => {
@@ -360,6 +372,7 @@ impl Shell {
             Action::DropLink { reason } => self.drop_link(&reason),
             Action::PoolClosed { pool } => {
                 self.store.forget(pool);
+                self.templates.forget(pool);
                 self.output.forget(pool);
             }
         }

@@ -149,6 +149,8 @@ pub struct Spec {
     pub content: Option<ContentHash>,
     /// Python: the one version (major, minor) that can read the function, where it was pickled by value.
     pub python: Option<(u8, u8)>,
+    /// Python: modules that the function needs. A host imports them once, before its workers are forked.
+    pub modules: Vec<String>,
     /// A task that runs longer is killed with its whole tree; 0: no limit.
     pub timeout_ms: u64,
     /// Processes that a task leaves behind are let live instead of killed.

@@ -144,6 +144,7 @@ impl AgentCore {
                 attempts,
             } => self.on_given_back(slot, generation, &attempts),
             Event::Content { pool, error } => self.on_content(pool, error),
+            Event::PoolUnfit { pool, reason } => self.on_pool_unfit(pool, reason),
             Event::Tick => {}
         }
     }

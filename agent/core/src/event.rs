@@ -95,6 +95,13 @@ pub enum Event {
         /// Why it cannot be had.
         error: Option<String>,
     },
+    /// A pool cannot work here, whatever is tried.
+    PoolUnfit {
+        /// The pool.
+        pool: PoolId,
+        /// Why, for people.
+        reason: String,
+    },
     /// [`crate::AgentCore::poll_timeout`]'s time has come, or anything else woke the shell.
     Tick,
 }
@@ -255,6 +262,7 @@ impl Event {
             Self::TaskEnded { .. } => "task_ended",
             Self::GivenBack { .. } => "given_back",
             Self::Content { .. } => "content",
+            Self::PoolUnfit { .. } => "pool_unfit",
             Self::Tick => "tick",
         }
     }

@@ -263,6 +263,13 @@ impl AgentCore {
         self.dirty.insert(id);
     }
 
+    pub(crate) fn on_pool_unfit(&mut self, id: PoolId, reason: String) {
+        if let Some(pool) = self.pools.get_mut(&id) {
+            pool.unfit.get_or_insert(reason);
+            self.dirty.insert(id);
+        }
+    }
+
     pub(crate) fn on_grant(&mut self, id: PoolId, rows: &[GrantRow], payloads: Vec<Bytes>) {
         let Some(pool) = self.pools.get_mut(&id).filter(|pool| !pool.closing) else {
             // Overtaken by its pool's end. Given back, so that nobody waits for it.

@@ -40,6 +40,12 @@ impl AgentCore {
         self.pools.get(&pool)?.specs.get(&spec).map(|spec| &**spec)
     }
 
+    /// All of a pool's.
+    pub fn specs(&self, pool: PoolId) -> impl Iterator<Item = &Spec> {
+        let specs = self.pools.get(&pool).map(|pool| &pool.specs);
+        specs.into_iter().flatten().map(|(_, spec)| &**spec)
+    }
+
     /// The slots in their order.
     pub fn slots(&self) -> impl Iterator<Item = SlotView> + '_ {
         self.slots.iter().zip(0..).map(|(slot, number)| {

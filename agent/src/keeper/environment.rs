@@ -79,16 +79,23 @@ impl Environment {
 
     /// The block for a worker, who finds its socket at descriptor `fd`.
     pub(crate) fn of_worker(&mut self, fd: i32) -> &[CString] {
-        self.block.pop();
-        self.block.pop();
-        self.block
-            .extend(pair(OsStr::new(WORKER_FD_ENV), OsStr::new(&fd.to_string())));
-        &self.block
+        self.of_one(WORKER_FD_ENV, &fd.to_string())
+    }
+
+    /// The block for a template, who finds its descriptors there.
+    pub(crate) fn of_template(&mut self, descriptors: &str) -> &[CString] {
+        self.of_one("FLEETPOOL_TEMPLATE", descriptors)
     }
 
     /// Where commands are looked for.
     pub(crate) fn path(&self) -> &OsStr {
         &self.path
+    }
+
+    fn of_one(&mut self, name: &str, value: &str) -> &[CString] {
+        self.block.truncate(self.block.len() - 2);
+        self.block.extend(pair(OsStr::new(name), OsStr::new(value)));
+        &self.block
     }
 
     fn last_two(&mut self, vars: [(&str, &str); 2]) -> &[CString] {

@@ -2,6 +2,7 @@
 //! memory, and whose failure is told in words.
 
 use std::{
+    convert::Infallible,
     ffi::{CString, OsStr, OsString},
     fs::File,
     io,
@@ -18,7 +19,7 @@ use nix::{
     fcntl::{OFlag, open},
     spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn},
     sys::{signal::SigSet, stat::Mode},
-    unistd::{AccessFlags, Pid, access, chdir, fchdir},
+    unistd::{AccessFlags, Pid, access, chdir, execve, fchdir},
 };
 
 use super::message::Place;
@@ -87,6 +88,17 @@ impl Launcher {
             .map_err(|error| self.cannot_start(name, &program, error))?;
         self.found = Found::new(name, launch.path, program);
         Ok(pid)
+    }
+
+    /// Becomes it in place of this process, or says why it cannot.
+    pub(crate) fn exec(&mut self, launch: &Launch) -> Result<Infallible, String> {
+        self.enter(launch.cwd)?;
+        let name = launch.argv.first().ok_or("there is no program to run")?;
+        let name = OsStr::from_bytes(name.as_bytes());
+        let program = find(name, launch.path).ok_or_else(|| self.not_found(name))?;
+        let path = CString::new(program.as_os_str().as_bytes()).map_err(|_| self.not_found(name))?;
+        execve(&path, launch.argv, launch.environment)
+            .map_err(|error| self.cannot_start(name, &program, error))
     }
 
     fn spawn(&self, program: &Path, launch: &Launch) -> nix::Result<Pid> {

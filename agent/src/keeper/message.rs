@@ -14,7 +14,12 @@ pub(crate) enum ToKeeper {
     Place(Place),
     /// Start this program as a worker, on the descriptors that came with the keeper's own; once, instead of `Run`.
     Work {
-        /// The program: a path, or a name to be looked for as a shell does.
+        /// The program's path.
+        program: PathBuf,
+    },
+    /// Become a pool's template: nothing of a keeper is left but its place below the spawner.
+    Become {
+        /// The interpreter: a path, or a name to be looked for as a shell does.
         program: PathBuf,
         /// Its arguments.
         args: Vec<String>,
@@ -165,6 +170,7 @@ impl Message for ToKeeper {
         match self {
             Self::Place(_) => "place",
             Self::Work { .. } => "work",
+            Self::Become { .. } => "become",
             Self::Define { .. } => "define",
             Self::Run { .. } => "run",
             Self::GiveBack { .. } => "give_back",

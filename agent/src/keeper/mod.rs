@@ -10,4 +10,4 @@ mod pipe;
 mod process;
 mod task;
 
-pub(crate) use process::{STATUS_LEFT_CHILDREN, run};
+pub(crate) use process::{STATUS_LEFT_CHILDREN, adopt, run};

@@ -6,9 +6,10 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    convert::Infallible,
     ffi::CString,
     io,
-    os::fd::{AsFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -17,9 +18,10 @@ use bytes::Bytes;
 use fleetpool_proto::{AttemptId, Outcome, SpecId, frame::encode_header, outcome::Loss};
 use nix::{
     errno::Errno,
+    fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open},
     poll::{PollFd, PollFlags},
-    sys::{prctl, signalfd::SignalFd},
-    unistd::Pid,
+    sys::{prctl, signal::SigSet, signalfd::SignalFd, stat::Mode},
+    unistd::{Pid, dup2_stderr},
 };
 
 use super::{
@@ -45,16 +47,36 @@ use crate::{
 pub(crate) const STATUS_LEFT_CHILDREN: i32 = 75;
 /// The descriptor at which a worker finds its socket.
 const WORKER_FD: i32 = 3;
-/// The descriptor at which a Python worker finds its tray.
-const TRAY_FD: i32 = 4;
 /// Reads of less than this are worth waiting for more.
 const FLOOD_BYTES: usize = READ_BYTES / 4;
 
 /// Is a keeper until its agent lets it end or goes away; the status to exit with. The first descriptor is its
-/// socket, the others its fence, if it has one, and a worker's socket, stdout and stderr.
-pub(crate) fn run(mut descriptors: Vec<OwnedFd>) -> i32 {
+/// socket, the others its fence, if it has one, and a worker's socket, stdout and stderr, or a template's two sockets.
+pub(crate) fn run(mut descriptors: Vec<OwnedFd>, lock: OwnedFd) -> i32 {
     let socket = descriptors.remove(0);
-    let served = Keeper::new(socket, descriptors).and_then(Keeper::serve);
+    status(Keeper::new(socket, descriptors, lock).and_then(Keeper::serve))
+}
+
+/// Is the keeper of a worker that a template has forked as this process's child. The descriptors are its socket, the
+/// lock, and its fence, if it has one.
+pub(crate) fn adopt(worker: Pid, mut descriptors: Vec<OwnedFd>) -> i32 {
+    let fence = descriptors.split_off(2);
+    let lock = descriptors.pop();
+    let (Some(lock), Some(socket)) = (lock, descriptors.pop()) else {
+        return 2;
+    };
+    let keeper = Keeper::new(socket, fence, lock).and_then(|mut keeper| {
+        keeper.job = Job::Worker(Tree::new(worker));
+        let pid = worker.as_raw().unsigned_abs();
+        keeper.channel.put(FromKeeper::WorkerStarted { pid });
+        // It may have ended before this process heard of its children.
+        keeper.look_after(true);
+        keeper.serve()
+    });
+    status(keeper)
+}
+
+fn status(served: io::Result<i32>) -> i32 {
     served.unwrap_or_else(|error| {
         eprintln!("fleetpool: a keeper cannot go on: {error}");
         1
@@ -77,6 +99,8 @@ struct Keeper {
     left: BTreeSet<Pid>,
     ending: Ending,
     memory: MemoryWatch,
+    /// Open as long as anything below the spawner lives.
+    lock: OwnedFd,
     scratch: Vec<u8>,
 }
 
@@ -110,7 +134,7 @@ struct Awake {
 }
 
 impl Keeper {
-    fn new(socket: OwnedFd, descriptors: Vec<OwnedFd>) -> io::Result<Self> {
+    fn new(socket: OwnedFd, descriptors: Vec<OwnedFd>, lock: OwnedFd) -> io::Result<Self> {
         prctl::set_child_subreaper(true)?;
         let _ = prctl::set_name(c"fleetpool-keep");
         let mut channel = Channel::new(socket);
@@ -129,6 +153,7 @@ impl Keeper {
             left: BTreeSet::new(),
             ending: Ending::No,
             memory: MemoryWatch::new(),
+            lock,
             scratch: vec![0; READ_BYTES],
         })
     }
@@ -270,7 +295,12 @@ impl Keeper {
             }
             // Given before it was known that the fence had ended this keeper.
             ToKeeper::Work { .. } | ToKeeper::Run { .. } if self.ending == Ending::Now => {}
-            ToKeeper::Work { program, args } => self.start_worker(program, args),
+            ToKeeper::Work { program } => self.start_worker(program),
+            ToKeeper::Become { program, args } => {
+                let reason = self.become_template(program, args);
+                self.channel.put(FromKeeper::WorkerNotStarted { reason });
+                self.end(Duration::ZERO);
+            }
             ToKeeper::Define { spec, body } => {
                 self.recipes.insert(spec, Recipe::new(&self.place, &body));
             }
@@ -334,9 +364,9 @@ impl Keeper {
         )
     }
 
-    fn start_worker(&mut self, program: PathBuf, args: Vec<String>) {
+    fn start_worker(&mut self, program: PathBuf) {
         let descriptors = std::mem::take(&mut self.descriptors);
-        let reason = match self.spawn_worker(program, args, &descriptors) {
+        let reason = match self.spawn_worker(program, &descriptors) {
             Ok(pid) => {
                 self.job = Job::Worker(Tree::new(pid));
                 let pid = pid.as_raw().unsigned_abs();
@@ -351,28 +381,62 @@ impl Keeper {
     fn spawn_worker(
         &mut self,
         program: PathBuf,
-        args: Vec<String>,
         descriptors: &[OwnedFd],
     ) -> Result<Pid, String> {
-        let [socket, stdout, stderr, tray @ ..] = descriptors else {
+        let [socket, stdout, stderr] = descriptors else {
             return Err("its descriptors are missing".into());
         };
         let mut environment = Environment::new(std::env::vars_os(), &self.place, &self.place.env)?;
         let path = environment.path().to_owned();
-        let words = std::iter::once(program.into_os_string().into_encoded_bytes());
-        let words = words.chain(args.into_iter().map(String::into_bytes));
-        let argv: Result<Vec<_>, _> = words.map(CString::new).collect();
-        let argv = argv.map_err(|_| "its program's path has a NUL byte in it")?;
-        let mut given = vec![(stdout.as_fd(), 1), (stderr.as_fd(), 2)];
-        given.push((socket.as_fd(), WORKER_FD));
-        given.extend(tray.iter().map(|tray| (tray.as_fd(), TRAY_FD)));
+        let argv = [word(program)?];
         self.launcher.start(&Launch {
             argv: &argv,
             path: &path,
             environment: environment.of_worker(WORKER_FD),
-            descriptors: &given,
+            descriptors: &[
+                (stdout.as_fd(), 1),
+                (stderr.as_fd(), 2),
+                (socket.as_fd(), WORKER_FD),
+            ],
             cwd: self.place.cwd.as_deref().map(AsRef::as_ref),
         })
+    }
+
+    /// Returns only when it cannot be: why.
+    fn become_template(&mut self, program: PathBuf, args: Vec<String>) -> String {
+        let attempt = || -> Result<Infallible, String> {
+            let not_possible = |error: Errno| format!("it cannot be prepared: {}", error.desc());
+            // Given on to keepers, whose program this is, whatever becomes of its file meanwhile.
+            let own = open("/proc/self/exe", OFlag::O_PATH, Mode::empty()).map_err(not_possible)?;
+            let given = self.descriptors.iter().chain([&own, &self.lock]);
+            let mut numbers = Vec::new();
+            for fd in given {
+                fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map_err(not_possible)?;
+                numbers.push(fd.as_raw_fd().to_string());
+            }
+            let mut environment =
+                Environment::new(std::env::vars_os(), &self.place, &self.place.env)?;
+            let path = environment.path().to_owned();
+            let args: Result<Vec<_>, _> = args.into_iter().map(|arg| word(arg.into())).collect();
+            let argv = [vec![word(program)?], args?].concat();
+            // What it imports says nothing to anybody. Workers have pipes of their own.
+            let null = open("/dev/null", OFlag::O_RDWR, Mode::empty()).map_err(not_possible)?;
+            dup2_stderr(&null).map_err(not_possible)?;
+            // Orphans of its workers go to the spawner, which knows what to do with them.
+            prctl::set_child_subreaper(false).map_err(not_possible)?;
+            SigSet::empty().thread_set_mask().map_err(not_possible)?;
+            self.launcher.exec(&Launch {
+                argv: &argv,
+                path: &path,
+                environment: environment.of_template(&numbers.join(" ")),
+                descriptors: &[],
+                cwd: self.place.cwd.as_deref().map(AsRef::as_ref),
+            })
+        };
+        match attempt() {
+            Ok(never) => match never {},
+            Err(reason) => reason,
+        }
     }
 
     fn give_back(&mut self, count: u32) {
@@ -534,6 +598,11 @@ impl Keeper {
             memory_kib_peak: end.memory_kib_peak,
         });
     }
+}
+
+fn word(text: PathBuf) -> Result<CString, String> {
+    CString::new(text.into_os_string().into_encoded_bytes())
+        .map_err(|_| "its program's path has a NUL byte in it".to_owned())
 }
 
 fn grace(ms: u32) -> Duration {

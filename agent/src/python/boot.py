@@ -1,6 +1,8 @@
 import os, socket, struct, sys
-agent = socket.socket(fileno=int(os.environ.pop("FLEETPOOL_WORKER_FD")))
-agent.set_inheritable(False)
+descriptors = [int(fd) for fd in os.environ.pop("FLEETPOOL_TEMPLATE").split()]
+for fd in descriptors:
+    os.set_inheritable(fd, False)
+agent = socket.socket(fileno=descriptors[0])
 def read(size):
     data = bytearray()
     while len(data) < size:
@@ -14,4 +16,5 @@ if sys.version_info < (3, 10):
         sys.version.split()[0].encode(), sys.executable.encode())
     agent.sendall(struct.pack("<IB", len(reason) + 1, 2) + reason)
     os._exit(1)
-exec(compile(read(struct.unpack("<I", read(4))[0]), "<fleetpool worker>", "exec"), {"agent": agent, "__name__": "_fleetpool_program"})
+exec(compile(read(struct.unpack("<I", read(4))[0]), "<fleetpool worker>", "exec"), {
+    "agent": agent, "descriptors": descriptors, "__name__": "_fleetpool_program"})

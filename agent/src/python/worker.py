@@ -16,7 +16,6 @@ import time
 
 READY, UNFIT, RESULT, GIVEN_BACK = 1, 2, 3, 4
 DEFINE, RUN, GO, STOP = 2, 3, 5, 6
-TRAY_FD = 4
 # The tray: a byte for each task, by its number, whether it is void; and results that wait to be sent together
 # (`agent/src/workers/tray.rs`).
 MARKS_AT, MARKS = 64, 4096
@@ -174,13 +173,11 @@ class Outbox:
             self.used_word[0] = self.used = 0
 
 
-def serve(inbox):
+def serve(inbox, tray):
     sock, tasks = inbox.sock, inbox.tasks
     clock, wall = time.perf_counter_ns, time.time_ns
-    tray = memoryview(mmap.mmap(TRAY_FD, OUTBOX_AT + OUTBOX_BYTES))
     begun, marks = tray[:8].cast("Q"), tray[MARKS_AT : MARKS_AT + MARKS]
     outbox = Outbox(sock, tray)
-    os.close(TRAY_FD)
     number = 0
     while True:
         if inbox.at >= len(tasks):
@@ -229,22 +226,26 @@ def serve(inbox):
             inbox.hear(False)
 
 
-def main():
-    inbox = Inbox(agent)
+def refuse(sock, reason):
+    """Says why this process is of no use, and ends it."""
+    say(sock, UNFIT, reason.encode("utf-8", "replace"))
+    os._exit(1)
+
+
+def work(sock, tray_fd):
+    """Is a worker until it is told to stop."""
+    inbox = Inbox(sock)
+    # Its keeper is there now: nothing that it starts can get away.
+    inbox.frame(True)
+    tray = memoryview(mmap.mmap(tray_fd, OUTBOX_AT + OUTBOX_BYTES))
+    os.close(tray_fd)
     try:
-        kind, body = inbox.frame(True)
-        load_context(bytes(body))
         begin()
     except Unfit as reason:
-        say(agent, UNFIT, str(reason).encode("utf-8", "replace"))
-        os._exit(1)
+        refuse(sock, str(reason))
     except BaseException as error:
-        say(agent, UNFIT, ("it could not get ready: " + traceback_of(error)).encode("utf-8", "replace"))
-        os._exit(1)
+        refuse(sock, "it could not get ready: " + traceback_of(error))
     flush()
-    say(agent, READY, struct.pack("<I", os.getpid()))
-    serve(inbox)
+    say(sock, READY, struct.pack("<I", os.getpid()))
+    serve(inbox, tray)
     flush()
-
-
-main()

@@ -15,11 +15,12 @@ use crate::{
     keeper::message::Place,
     options::{Error, Options},
     spawner::Spawner,
-    workers::{Order, Program, Start, Worker},
+    workers::{Order, Program, Start, Template, Worker},
 };
 
 impl Shell {
     pub(super) fn start_worker(&mut self, slot: SlotNo, generation: u64, pool: PoolId) {
+        let template = self.template(pool);
         let Some(options) = self.core.pool_options(pool) else {
             return;
         };
@@ -33,7 +34,7 @@ impl Shell {
                 ..self.place(slot, pool, options)
             },
             fence,
-            program: program(options, &self.store),
+            program: program(options, &self.store, template),
             room: self.output.room(pool),
         };
         self.workers
@@ -89,7 +90,11 @@ impl Shell {
 }
 
 /// What is started for a pool whose workers stay. The core asks for none before its program is here.
-fn program(options: &PoolOptions, store: &Store) -> Option<Program> {
+fn program(
+    options: &PoolOptions,
+    store: &Store,
+    template: Option<Arc<Template>>,
+) -> Option<Program> {
     match &options.runtime {
         Runtime::Command => None,
         Runtime::Native { program, .. } => Some(Program::Native {
@@ -99,13 +104,7 @@ fn program(options: &PoolOptions, store: &Store) -> Option<Program> {
                 .unwrap_or_default(),
             initializer: options.initializer.clone(),
         }),
-        Runtime::Python {
-            interpreter,
-            context,
-        } => Some(Program::Python {
-            interpreter: PathBuf::from(interpreter),
-            context: store.blob(*context).cloned().unwrap_or_default(),
-        }),
+        Runtime::Python { .. } => template.map(Program::Python),
     }
 }
 

@@ -41,7 +41,7 @@ impl Shell {
     /// Content that goes into workers as it is.
     pub(super) fn fetch_blob(&mut self, pool: PoolId, hash: ContentHash) {
         match self.store.need_blob(pool, hash) {
-            Need::Here => self.tell(Event::Content { pool, error: None }),
+            Need::Here => self.content_is_here(pool, hash),
             Need::Wait => {}
             Need::Check => self.ask_for(hash, pool),
         }
@@ -106,7 +106,7 @@ impl Shell {
             }
             Outcome::InMemory(bytes) => {
                 for pool in self.store.blob_arrived(hash, bytes) {
-                    self.tell(Event::Content { pool, error: None });
+                    self.content_is_here(pool, hash);
                 }
             }
             Outcome::Missing => {

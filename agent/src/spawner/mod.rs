@@ -13,11 +13,25 @@ pub use start::Spawner;
 
 /// The hidden first argument that makes a process a spawner.
 const VERB: &str = "__fleetpool-spawner";
+/// The one that makes it the keeper of a worker that a template has forked: the worker's process and the numbers of
+/// descriptors follow.
+const KEEPER_VERB: &str = "__fleetpool-keeper";
 
-/// Is the spawner, and never returns, when this process was started as one. To be called first thing in `main`,
-/// before any thread is started.
+/// What a spawner is asked for.
+mod request {
+    /// A keeper, with these descriptors.
+    pub(super) const KEEPER: u8 = 1;
+    /// To bury what keepers that are not its own children have left; it is done when it closes the descriptor.
+    pub(super) const SWEEP: u8 = 2;
+}
+
+/// Is the spawner, or a keeper, and never returns, when this process was started as one. To be called first thing in
+/// `main`, before any thread is started.
 pub fn run_if_asked() {
-    if std::env::args_os().nth(1).is_some_and(|verb| verb == VERB) {
-        process::run();
+    let mut args = std::env::args_os().skip(1).map(|arg| arg.into_string().unwrap_or_default());
+    match args.next().as_deref() {
+        Some(VERB) => process::run(),
+        Some(KEEPER_VERB) => process::run_keeper(args),
+        _ => {}
     }
 }

@@ -24,7 +24,10 @@ use nix::{
     unistd::{Pid, dup2_stdin, dup2_stdout},
 };
 
-use super::sys::{self, SingleThreaded};
+use super::{
+    request,
+    sys::{self, SingleThreaded},
+};
 use crate::{keeper, tree};
 
 /// How long keepers have, when their agent has gone, to end what is below them before the spawner does.
@@ -44,12 +47,25 @@ enum Fate {
 pub(super) fn run() -> ! {
     let served = Spawner::new().and_then(Spawner::serve);
     let status = match served {
-        Ok(Fate::Keeper(descriptors, _lock)) => keeper::run(descriptors),
+        Ok(Fate::Keeper(descriptors, lock)) => keeper::run(descriptors, lock),
         Ok(Fate::End) => 0,
         Err(error) => {
             eprintln!("fleetpool: the spawner cannot go on: {error}");
             1
         }
+    };
+    std::process::exit(status)
+}
+
+/// Is the keeper of a worker that has been forked as its child.
+pub(super) fn run_keeper(args: impl Iterator<Item = String>) -> ! {
+    let numbers: Option<Vec<i32>> = args.map(|arg| arg.parse().ok()).collect();
+    let status = match numbers.as_deref() {
+        Some([worker, descriptors @ ..]) => match sys::take_inherited(descriptors) {
+            Some(descriptors) => keeper::adopt(Pid::from_raw(*worker), descriptors),
+            None => 2,
+        },
+        _ => 2,
     };
     std::process::exit(status)
 }
@@ -104,7 +120,8 @@ impl Spawner {
                 continue;
             }
             match sys::receive_descriptors(self.agent.as_fd()) {
-                Ok(Some(descriptors)) => {
+                Ok(Some((request::SWEEP, descriptors))) => self.ended.extend(descriptors),
+                Ok(Some((_, descriptors))) => {
                     if let Some(descriptors) = self.start_keeper(descriptors) {
                         return Ok(Fate::Keeper(descriptors, self.lock));
                     }

@@ -12,7 +12,7 @@ use std::{
     process::{Child, Command, Stdio},
 };
 
-use super::{VERB, sys};
+use super::{VERB, request, sys};
 
 /// A running spawner. When it is dropped, or its process ends in whatever way, the spawner and everything
 /// below it end too.
@@ -66,7 +66,17 @@ impl Spawner {
         let (ours, theirs) = UnixStream::pair()?;
         let mut descriptors = vec![theirs.as_raw_fd()];
         descriptors.extend(more);
-        sys::send_descriptors(self.socket.as_fd(), &descriptors)?;
+        sys::send_descriptors(self.socket.as_fd(), &[request::KEEPER], &descriptors)?;
+        Ok(ours)
+    }
+
+    /// Asks for the end of all that keepers which are not its own children have left; the socket ends when that is done.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the spawner is behind; anything else when it is gone.
+    pub(crate) fn sweep(&self) -> io::Result<UnixStream> {
+        let (ours, theirs) = UnixStream::pair()?;
+        sys::send_descriptors(self.socket.as_fd(), &[request::SWEEP], &[theirs.as_raw_fd()])?;
         Ok(ours)
     }
 

@@ -61,6 +61,20 @@ pub(crate) fn close_inherited(_only: &SingleThreaded) {
     unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, 0) };
 }
 
+/// Takes over descriptors that this process was started with, so that its own children are not; `None` where they are no
+/// such.
+pub(crate) fn take_inherited(numbers: &[RawFd]) -> Option<Vec<OwnedFd>> {
+    numbers
+        .iter()
+        .map(|&number| {
+            // SAFETY: setting a flag of a descriptor touches no memory, whatever the number is.
+            let set = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) };
+            // SAFETY: it is open, and this process, which has only begun, has no other owner of it.
+            (number > 2 && set == 0).then(|| unsafe { OwnedFd::from_raw_fd(number) })
+        })
+        .collect()
+}
+
 /// A child that has ended, and what it and those it waited for used.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Reaped {
@@ -98,13 +112,17 @@ fn duration(time: libc::timeval) -> Duration {
     Duration::from_micros(u64::try_from(micros).unwrap_or(0))
 }
 
-/// Sends `descriptors` in one message. Never blocks.
-pub(crate) fn send_descriptors(socket: BorrowedFd, descriptors: &[RawFd]) -> nix::Result<()> {
+/// Sends `descriptors` with a message. Never blocks.
+pub(crate) fn send_descriptors(
+    socket: BorrowedFd,
+    message: &[u8],
+    descriptors: &[RawFd],
+) -> nix::Result<()> {
     let control = [ControlMessage::ScmRights(descriptors)];
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
     sendmsg::<()>(
         socket.as_raw_fd(),
-        &[IoSlice::new(&[1])],
+        &[IoSlice::new(message)],
         &control,
         flags,
         None,
@@ -112,8 +130,10 @@ pub(crate) fn send_descriptors(socket: BorrowedFd, descriptors: &[RawFd]) -> nix
     Ok(())
 }
 
-/// Receives the descriptors of one message; `None` when the peer has closed. Never blocks.
-pub(crate) fn receive_descriptors(socket: BorrowedFd) -> nix::Result<Option<Vec<OwnedFd>>> {
+/// Receives a message of one byte, and its descriptors; `None` when the peer has closed. Never blocks.
+pub(crate) fn receive_descriptors(
+    socket: BorrowedFd,
+) -> nix::Result<Option<(u8, Vec<OwnedFd>)>> {
     let mut byte = [0];
     let mut iov = [IoSliceMut::new(&mut byte)];
     let mut control = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);
@@ -132,5 +152,5 @@ pub(crate) fn receive_descriptors(socket: BorrowedFd) -> nix::Result<Option<Vec<
             );
         }
     }
-    Ok(Some(descriptors))
+    Ok(Some((byte[0], descriptors)))
 }

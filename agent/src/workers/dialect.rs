@@ -117,8 +117,46 @@ fn encode(message: ToWorker) -> Vec<Bytes> {
     }
 }
 
-/// Takes a whole frame out of `input`, if there is one.
+/// What a template says of itself.
+pub(super) enum FromTemplate {
+    /// It can be asked for workers.
+    Ready {
+        /// Major and minor version of its Python.
+        version: (u8, u8),
+    },
+    /// It is of no use.
+    Unfit {
+        /// Why, for people.
+        reason: String,
+    },
+}
+
+impl FromTemplate {
+    /// Takes a whole message out of `input`, if there is one.
+    pub(super) fn read(input: &mut BytesMut) -> Result<Option<Self>, DecodeError> {
+        let Some(frame) = whole(input)? else {
+            return Ok(None);
+        };
+        match *frame {
+            [kind::READY, major, minor] => Ok(Some(Self::Ready {
+                version: (major, minor),
+            })),
+            [kind::UNFIT, ref reason @ ..] => Ok(Some(Self::Unfit {
+                reason: String::from_utf8_lossy(reason).into_owned(),
+            })),
+            _ => Err(UNKNOWN),
+        }
+    }
+}
+
+const UNKNOWN: DecodeError = DecodeError::Inconsistent("a frame of a worker is of no known kind");
+
 fn read(input: &mut BytesMut) -> Result<Option<FromWorker>, DecodeError> {
+    whole(input)?.map(decode).transpose()
+}
+
+/// Takes a whole frame out of `input`, if there is one.
+fn whole(input: &mut BytesMut) -> Result<Option<Bytes>, DecodeError> {
     let Some(head) = input.get(..4) else {
         return Ok(None);
     };
@@ -133,7 +171,7 @@ fn read(input: &mut BytesMut) -> Result<Option<FromWorker>, DecodeError> {
         return Ok(None);
     }
     input.advance(4);
-    decode(input.split_to(len).freeze()).map(Some)
+    Ok(Some(input.split_to(len).freeze()))
 }
 
 fn decode(mut frame: Bytes) -> Result<FromWorker, DecodeError> {
@@ -175,9 +213,7 @@ fn decode(mut frame: Bytes) -> Result<FromWorker, DecodeError> {
             Ok(FromWorker::GivenBack { rows })
         }
         kind::READY | kind::DONE | kind::GIVEN_BACK => Err(short),
-        _ => Err(DecodeError::Inconsistent(
-            "a frame of a worker is of no known kind",
-        )),
+        _ => Err(UNKNOWN),
     }
 }
 

@@ -7,10 +7,12 @@ mod command;
 mod dialect;
 mod outlet;
 mod pipes;
+mod template;
 mod tray;
 mod warm;
 
 pub(crate) use outlet::{weight, weight_of};
+pub(crate) use template::{Outcome as TemplateOutcome, Template};
 
 use std::{
     collections::BTreeSet,
@@ -97,18 +99,8 @@ pub(crate) enum Program {
         path: PathBuf,
         initializer: Option<Initializer>,
     },
-    /// An interpreter, which gets its program and what the pool's workers begin with over its socket.
-    Python {
-        interpreter: PathBuf,
-        context: Bytes,
-    },
-}
-
-impl Program {
-    /// Whether its workers do not listen while they run a task.
-    fn has_tray(&self) -> bool {
-        matches!(self, Self::Python { .. })
-    }
+    /// A fork of its pool's template.
+    Python(Arc<Template>),
 }
 
 /// What every worker shares.

@@ -28,11 +28,13 @@ use super::{
     dialect::Dialect,
     outlet::Outlet,
     pipes::{Author, Pipes},
+    template::Template,
     tray::{SETTLE, Tray},
 };
 use crate::{
+    fence::Fence,
     keeper::message::{FromKeeper, Place, ToKeeper},
-    python,
+    spawner::Spawner,
     wire::{self, Incoming, Outgoing},
 };
 
@@ -83,11 +85,18 @@ struct Worker {
     settle_by: Option<Instant>,
     pid: u32,
     orders: mpsc::UnboundedReceiver<Order>,
+    spawner: Arc<Spawner>,
     outlet: Outlet,
     from_keeper: Incoming,
     to_keeper: Outgoing,
     from_worker: Incoming,
     to_worker: Outgoing,
+    /// What it is forked from, which is to live as long.
+    template: Option<Arc<Template>>,
+    /// Its process is there.
+    started: bool,
+    /// Nobody waits for it to be there any more.
+    is_abandoned: bool,
     ready: bool,
     /// The worker has closed its socket.
     silent: bool,
@@ -97,7 +106,8 @@ struct Worker {
     last: Option<AttemptId>,
     /// Why it is of no use.
     unfit: Option<String>,
-    end: WorkerEnd,
+    /// How it ended, once its keeper has told.
+    end: Option<WorkerEnd>,
     /// When it must have stopped.
     stop_by: Option<Instant>,
 }
@@ -120,10 +130,18 @@ impl Worker {
         let (ours, theirs) = UnixStream::pair()?;
         let (pipes, [stdout, stderr]) = Pipes::new()?;
         let theirs = OwnedFd::from(theirs);
-        let tray = program.has_tray().then(Tray::new).transpose()?;
-        let mut descriptors: Vec<_> = [&theirs, &stdout, &stderr].map(|fd| fd.as_raw_fd()).into();
-        descriptors.extend(tray.iter().map(|tray| tray.as_fd().as_raw_fd()));
-        let keeper = super::keeper(shared, fence.as_ref(), &descriptors).await?;
+        let given = [&theirs, &stdout, &stderr].map(|fd| fd.as_raw_fd());
+        let (mut tray, mut template) = (None, None);
+        let keeper = match &program {
+            Program::Native { .. } => super::keeper(shared, fence.as_ref(), &given).await?,
+            Program::Python(forked_from) => {
+                let tray = tray.insert(Tray::new()?);
+                let given = [given.as_slice(), &[tray.as_fd().as_raw_fd()]].concat();
+                let fence = fence.as_ref().map(Fence::as_raw_fd);
+                let template = template.insert(Arc::clone(forked_from));
+                template.fork(place.slot, fence, &given).await?
+            }
+        };
         let (from_keeper, mut to_keeper) = wire::split(keeper)?;
         let (from_worker, mut to_worker) = wire::split(ours)?;
         let pool = PoolId(place.pool);
@@ -140,24 +158,28 @@ impl Worker {
             settle_by: None,
             pid: 0,
             orders,
+            spawner: Arc::clone(&shared.spawner),
             outlet: Outlet::new(shared, &room),
             from_keeper,
             to_keeper,
             from_worker,
             to_worker,
+            template,
+            started: false,
+            is_abandoned: false,
             ready: false,
             silent: false,
             pipes,
             handed: VecDeque::new(),
             last: None,
             unfit: None,
-            end: WorkerEnd::default(),
+            end: None,
             stop_by: None,
         })
     }
 
     async fn serve(mut self) {
-        loop {
+        while !self.is_abandoned {
             self.to_keeper.flush();
             self.to_worker.flush();
             self.outlet.flush();
@@ -191,7 +213,7 @@ impl Worker {
                 () = until(self.settle_by), if self.settle_by.is_some() => self.settle(),
                 () = until(self.stop_by), if self.stop_by.is_some() => {
                     self.stop_by = None;
-                    self.to_keeper.put(ToKeeper::End { grace_ms: RUDE_GRACE_MS });
+                    self.end_it(RUDE_GRACE_MS);
                 }
             }
         }
@@ -211,13 +233,19 @@ impl Worker {
             Order::KillTask { .. } => {}
             Order::Kill { grace_ms } => {
                 self.outlet.hurry();
-                self.to_keeper.put(ToKeeper::End { grace_ms });
+                self.end_it(grace_ms);
             }
             Order::Stop => {
                 self.say(ToWorker::Stop);
                 self.stop_by = Some(Instant::now() + STOP_MAX);
             }
         }
+    }
+
+    fn end_it(&mut self, grace_ms: u32) {
+        self.to_keeper.put(ToKeeper::End { grace_ms });
+        // Its template may take as long as an import does. What it forks then finds closed sockets, and ends.
+        self.is_abandoned = self.template.is_some() && !self.started;
     }
 
     fn hand(&mut self, tasks: Vec<TaskStart>) {
@@ -400,7 +428,7 @@ impl Worker {
                     slot: self.slot,
                     generation: self.generation,
                 }),
-                FromKeeper::WorkerStarted { pid } => self.pid = pid,
+                FromKeeper::WorkerStarted { pid } => self.on_started(pid),
                 FromKeeper::WorkerNotStarted { reason } => self.unfit = Some(reason),
                 FromKeeper::WorkerEnded {
                     exit,
@@ -408,13 +436,13 @@ impl Worker {
                     out_of_memory,
                     memory_kib_peak,
                 } => {
-                    self.end = WorkerEnd {
+                    self.end = Some(WorkerEnd {
                         exit,
                         signal,
                         out_of_memory,
                         memory_kib_peak,
                         ..WorkerEnd::default()
-                    };
+                    });
                 }
                 // Of commands.
                 FromKeeper::Ready { .. }
@@ -425,6 +453,15 @@ impl Worker {
             }
         }
         Ok(())
+    }
+
+    fn on_started(&mut self, pid: u32) {
+        (self.started, self.pid) = (true, pid);
+        if self.template.is_some() {
+            // From now on it has a keeper, and may begin.
+            let (function, payloads) = (String::new(), Payloads::default());
+            self.say(ToWorker::Init { function, payloads });
+        }
     }
 
     fn on_rudeness(&mut self, heard: Result<(), DecodeError>) {
@@ -439,7 +476,12 @@ impl Worker {
 
     /// Everything below the keeper is gone: what is still in the socket and in the pipes is all there will be.
     async fn bury(mut self) {
-        while !self.silent && self.last_words().await {
+        let is_kept = self.template.is_none() || self.end.is_some() || !self.started;
+        if !is_kept && let Ok(swept) = self.spawner.sweep() {
+            // The keeper was killed. The spawner, whose child it was not, kills what it has left.
+            let _ = wait_for_end(swept).await;
+        }
+        while !self.silent && !self.is_abandoned && self.last_words().await {
             let heard = self.hear_worker();
             self.on_rudeness(heard);
         }
@@ -465,7 +507,7 @@ impl Worker {
                 end: WorkerEnd {
                     stderr_tail: self.pipes.tail(),
                     pid: self.pid,
-                    ..self.end
+                    ..self.end.unwrap_or_default()
                 },
             },
         };
@@ -486,28 +528,12 @@ impl Worker {
 fn begin(program: Program, keeper: &mut Outgoing, worker: &mut Outgoing) -> Dialect {
     match program {
         Program::Native { path, initializer } => {
-            keeper.put(ToKeeper::Work {
-                program: path,
-                args: Vec::new(),
-            });
+            keeper.put(ToKeeper::Work { program: path });
             worker.put(init(initializer));
             Dialect::Native
         }
-        Program::Python {
-            interpreter,
-            context,
-        } => {
-            let args = vec!["-c".to_owned(), python::BOOT.to_owned()];
-            keeper.put(ToKeeper::Work {
-                program: interpreter,
-                args,
-            });
-            worker.put_pieces(python::program());
-            let payloads = Payloads::from(vec![context]);
-            let function = String::new();
-            Dialect::Python.put(ToWorker::Init { function, payloads }, worker);
-            Dialect::Python
-        }
+        // Its template has started it.
+        Program::Python(_) => Dialect::Python,
     }
 }
 
@@ -542,6 +568,12 @@ fn explain(reason: String, tail: &str) -> String {
         Some(line) => format!("{reason} (its last line on stderr: {line})"),
         None => reason,
     }
+}
+
+async fn wait_for_end(socket: UnixStream) -> io::Result<()> {
+    let (mut incoming, _outgoing) = wire::split(socket)?;
+    while incoming.fill().await? {}
+    Ok(())
 }
 
 async fn until(time: Option<Instant>) {

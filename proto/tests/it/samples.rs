@@ -89,6 +89,7 @@ fn spec() -> Box<Spec> {
         code: bytes("code"),
         content: Some(HASH),
         python: Some((3, 11)),
+        modules: vec!["numpy".to_owned()],
         timeout_ms: 60_000,
         leave_children: true,
         cwd: Some("/tmp".to_owned()),
