@@ -43,16 +43,20 @@ _set_function = _helper("set_function")
 sys.modules.setdefault(_helpers.__name__, _helpers)
 
 _MAIN = b"__main__"
+# What every worker has, or none can import.
+_HERE_ALONE = {"builtins", "__main__", _helpers.__name__}
 
 
 class Shipped:
     """A function as a pool's specification brings it."""
 
-    __slots__ = ("code", "by_value", "names")
+    __slots__ = ("code", "by_value", "names", "modules")
 
-    def __init__(self, code: bytes, by_value: bool, names: dict[str, Any]) -> None:
+    def __init__(self, code: bytes, by_value: bool, names: dict[str, Any], modules: set[str]) -> None:
         self.code = code
         self.by_value = by_value
+        # What a worker imports to have it.
+        self.modules = modules
         # Globals of the main program that it needs, as they were.
         self.names = names
 
@@ -67,13 +71,14 @@ _CACHED = type(functools.lru_cache(lambda: None))
 
 
 class _Layer:
-    __slots__ = ("number", "rounds", "code", "needs")
+    __slots__ = ("number", "rounds", "code", "needs", "modules")
 
-    def __init__(self, number: int, rounds: int, code: bytes, needs: set[int]) -> None:
+    def __init__(self, number: int, rounds: int, code: bytes, needs: set[int], modules: set[str]) -> None:
         self.number = number
         self.rounds = rounds
         self.code = code
         self.needs = needs
+        self.modules = modules
 
 
 class Shipper:
@@ -90,21 +95,22 @@ class Shipper:
 
         Raises what pickling it raises.
         """
+        plain = _PlainPickler()
         try:
-            pickled = pickle.dumps(function, pickle.HIGHEST_PROTOCOL)
+            pickled = plain.pickle(function)
         except Exception:
             pickled = None
         if pickled is not None and _MAIN not in pickled and not _is_foreign(function):
-            return Shipped(pickle.dumps((None, (), {}, pickled)), False, {})
+            return Shipped(pickle.dumps((None, (), {}, pickled)), False, {}, plain.modules)
         pickler = _Pickler(self)
         pickled = pickler.pickle(function)
-        return self._shipped(pickled, pickler.names)
+        return self._shipped(pickled, pickler)
 
     def ship_call(self, function: Any, args: tuple[Any, ...]) -> bytes:
         """A function and what it is to be called with, as a worker calls its pool's initializer."""
         pickler = _Pickler(self)
         pickled = pickler.pickle((function, args))
-        return self._shipped(pickled, pickler.names).code
+        return self._shipped(pickled, pickler).code
 
     @property
     def count(self) -> int:
@@ -123,15 +129,17 @@ class Shipper:
         _, _, _, pickled = pickle.loads(shipped.code)
         names = {name: sent for name, (sent, number) in self._sent.items() if number < count}
         code = self._bundle(set(range(count)), pickled)
-        return Shipped(code, True, {**names, **shipped.names})
+        return Shipped(code, True, {**names, **shipped.names}, shipped.modules | self._modules_of(set(range(count))))
 
-    def _shipped(self, pickled: bytes, names: set[str]) -> Shipped:
-        layers = self._require(names)
+    def _shipped(self, pickled: bytes, pickler: _Pickler) -> Shipped:
+        layers = self._require(pickler.names)
         main = sys.modules["__main__"].__dict__
-        closure = self._names_of(layers) | names
-        return Shipped(
-            self._bundle(layers, pickled), True, {name: main[name] for name in closure if name in main}
-        )
+        closure = self._names_of(layers) | pickler.names
+        names = {name: main[name] for name in closure if name in main}
+        return Shipped(self._bundle(layers, pickled), True, names, pickler.modules | self._modules_of(layers))
+
+    def _modules_of(self, layers: set[int]) -> set[str]:
+        return {module for number in layers for module in self._layers[number].modules}
 
     def _bundle(self, layers: set[int], pickled: bytes) -> bytes:
         needed = [(number, self._layers[number].rounds, self._layers[number].code) for number in sorted(layers)]
@@ -183,7 +191,7 @@ class Shipper:
                 self._unsent[culprit.name] = culprit.reason
                 names.discard(culprit.name)
         needs = {self._sent[name][1] for name in pickler.names - contained if name in self._sent}
-        self._layers.append(_Layer(number, rounds, pickler.written(), needs))
+        self._layers.append(_Layer(number, rounds, pickler.written(), needs, pickler.modules))
         for name in contained:
             self._sent[name] = (main[name], number)
 
@@ -209,6 +217,34 @@ class _CannotSend(Exception):
         self.reason = reason
 
 
+class _PlainPickler(pickle.Pickler):
+    """Pickles as `pickle` does, and notes the modules that unpickling will import."""
+
+    def __init__(self) -> None:
+        self._file = io.BytesIO()
+        super().__init__(self._file, protocol=pickle.HIGHEST_PROTOCOL)
+        self.modules: set[str] = set()
+
+    def pickle(self, value: Any) -> bytes:
+        self.dump(value)
+        return self._file.getvalue()
+
+    def reducer_override(self, obj: Any) -> Any:
+        _note_module(obj, self.modules)
+        return NotImplemented
+
+
+def _note_module(obj: Any, modules: set[str]) -> None:
+    if isinstance(obj, (types.FunctionType, types.BuiltinFunctionType, type)):
+        name = getattr(obj, "__module__", None)
+    elif isinstance(obj, types.ModuleType):
+        name = obj.__name__
+    else:
+        return
+    if isinstance(name, str) and name not in _HERE_ALONE:
+        modules.add(name)
+
+
 class _Pickler(cloudpickle.Pickler):
     """Pickles what belongs to the main program by the names that it has there, and notes these names."""
 
@@ -220,6 +256,7 @@ class _Pickler(cloudpickle.Pickler):
         # Whether a layer is being pickled.
         self._inside = inside
         self.names: set[str] = set()
+        self.modules: set[str] = set()
 
     def pickle(self, value: Any) -> bytes:
         self.dump(value)
@@ -262,6 +299,7 @@ class _Pickler(cloudpickle.Pickler):
         return _CannotSend(next(iter(values)), f"{type(error).__name__}: {error}")
 
     def reducer_override(self, obj: Any) -> Any:
+        _note_module(obj, self.modules)
         if isinstance(obj, types.FunctionType):
             if obj.__globals__ is self._main:
                 return self._main_name(obj) or self._main_function(obj)

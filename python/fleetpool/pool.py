@@ -390,7 +390,7 @@ class Pool:
             version = sys.version_info[:2] if shipped.by_value else None
             milliseconds = 0 if timeout is None else max(1, round(timeout * 1000))
             name = getattr(func, "__qualname__", None) or type(func).__qualname__
-            number = self._core.define(name, shipped.code, version, milliseconds)
+            number = self._core.define(name, shipped.code, version, sorted(shipped.modules), milliseconds)
             self._specs[key] = number
         return number
 

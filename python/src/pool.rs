@@ -151,19 +151,21 @@ pub(crate) struct Pool {
 #[pymethods]
 impl Pool {
     /// Says what tasks of a function have in common; the number to submit them under.
-    #[pyo3(signature = (name, code, version, timeout_ms))]
+    #[pyo3(signature = (name, code, version, modules, timeout_ms))]
     fn define(
         &self,
         py: Python<'_>,
         name: String,
         code: Vec<u8>,
         version: Option<(u8, u8)>,
+        modules: Vec<String>,
         timeout_ms: u64,
     ) -> PyResult<u32> {
         let pool = self.open(py)?;
         let mut spec = Spec {
             function: name,
             python: version,
+            modules,
             timeout_ms,
             ..Spec::default()
         };
