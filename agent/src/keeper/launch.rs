@@ -96,7 +96,8 @@ impl Launcher {
         let name = launch.argv.first().ok_or("there is no program to run")?;
         let name = OsStr::from_bytes(name.as_bytes());
         let program = find(name, launch.path).ok_or_else(|| self.not_found(name))?;
-        let path = CString::new(program.as_os_str().as_bytes()).map_err(|_| self.not_found(name))?;
+        let path =
+            CString::new(program.as_os_str().as_bytes()).map_err(|_| self.not_found(name))?;
         execve(&path, launch.argv, launch.environment)
             .map_err(|error| self.cannot_start(name, &program, error))
     }

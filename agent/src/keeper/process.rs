@@ -378,11 +378,7 @@ impl Keeper {
         self.end(Duration::ZERO);
     }
 
-    fn spawn_worker(
-        &mut self,
-        program: PathBuf,
-        descriptors: &[OwnedFd],
-    ) -> Result<Pid, String> {
+    fn spawn_worker(&mut self, program: PathBuf, descriptors: &[OwnedFd]) -> Result<Pid, String> {
         let [socket, stdout, stderr] = descriptors else {
             return Err("its descriptors are missing".into());
         };
@@ -420,7 +416,8 @@ impl Keeper {
             let args: Result<Vec<_>, _> = args.into_iter().map(|arg| word(arg.into())).collect();
             let argv = [vec![word(program)?], args?].concat();
             // What it imports says nothing to anybody. Workers have pipes of their own.
-            let null = open("/dev/null", OFlag::O_RDWR, Mode::empty()).map_err(not_possible)?;
+            let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
+                .map_err(not_possible)?;
             dup2_stderr(&null).map_err(not_possible)?;
             // Orphans of its workers go to the spawner, which knows what to do with them.
             prctl::set_child_subreaper(false).map_err(not_possible)?;

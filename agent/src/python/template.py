@@ -42,15 +42,21 @@ class Template:
                 if fd == self.awake:
                     self.reap()
                     continue
-                request, descriptors, _, _ = socket.recv_fds(
-                    self.requests, REQUEST_BYTES_MAX, DESCRIPTORS_MAX, socket.MSG_CMSG_CLOEXEC
-                )
+                request, descriptors = self.receive()
                 if not request:
                     os._exit(0)
                 if request[0] == IMPORT:
                     import_all(request[1:].decode().split())
                 elif (worker := self.fork(request, descriptors)) is not None:
                     return worker
+
+    def receive(self):
+        # Not by `socket.recv_fds`, which forgets its flags.
+        request, ancillary, _, _ = self.requests.recvmsg(
+            REQUEST_BYTES_MAX, socket.CMSG_LEN(DESCRIPTORS_MAX * 4), socket.MSG_CMSG_CLOEXEC
+        )
+        descriptors = [fd for _, _, data in ancillary for (fd,) in struct.iter_unpack("i", data)]
+        return request, descriptors
 
     def reap(self):
         try:

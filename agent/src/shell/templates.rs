@@ -138,7 +138,12 @@ impl Shell {
 
     /// Functions that were pickled by value can be read by one version of Python alone (G12).
     pub(super) fn check_versions(&mut self, pool: PoolId) {
-        let Some(here) = self.templates.pools.get(&pool).and_then(|entry| entry.version) else {
+        let Some(here) = self
+            .templates
+            .pools
+            .get(&pool)
+            .and_then(|entry| entry.version)
+        else {
             return;
         };
         let unreadable = |spec: &&Spec| spec.python.is_some_and(|version| version != here);

@@ -28,7 +28,9 @@ mod request {
 /// Is the spawner, or a keeper, and never returns, when this process was started as one. To be called first thing in
 /// `main`, before any thread is started.
 pub fn run_if_asked() {
-    let mut args = std::env::args_os().skip(1).map(|arg| arg.into_string().unwrap_or_default());
+    let mut args = std::env::args_os()
+        .skip(1)
+        .map(|arg| arg.into_string().unwrap_or_default());
     match args.next().as_deref() {
         Some(VERB) => process::run(),
         Some(KEEPER_VERB) => process::run_keeper(args),

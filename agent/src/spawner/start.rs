@@ -76,7 +76,11 @@ impl Spawner {
     /// `WouldBlock` when the spawner is behind; anything else when it is gone.
     pub(crate) fn sweep(&self) -> io::Result<UnixStream> {
         let (ours, theirs) = UnixStream::pair()?;
-        sys::send_descriptors(self.socket.as_fd(), &[request::SWEEP], &[theirs.as_raw_fd()])?;
+        sys::send_descriptors(
+            self.socket.as_fd(),
+            &[request::SWEEP],
+            &[theirs.as_raw_fd()],
+        )?;
         Ok(ours)
     }
 

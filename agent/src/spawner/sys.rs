@@ -131,9 +131,7 @@ pub(crate) fn send_descriptors(
 }
 
 /// Receives a message of one byte, and its descriptors; `None` when the peer has closed. Never blocks.
-pub(crate) fn receive_descriptors(
-    socket: BorrowedFd,
-) -> nix::Result<Option<(u8, Vec<OwnedFd>)>> {
+pub(crate) fn receive_descriptors(socket: BorrowedFd) -> nix::Result<Option<(u8, Vec<OwnedFd>)>> {
     let mut byte = [0];
     let mut iov = [IoSliceMut::new(&mut byte)];
     let mut control = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);

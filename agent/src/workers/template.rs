@@ -65,8 +65,7 @@ impl Template {
     ) -> io::Result<(Self, oneshot::Receiver<Outcome>)> {
         // Requests keep their bounds, and bring descriptors.
         let flags = SockFlag::SOCK_CLOEXEC;
-        let (requests, theirs) =
-            socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+        let (requests, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
         let (told, outcome) = oneshot::channel();
         let shared = shared.clone();
         let process = tokio::spawn(async move {
@@ -94,10 +93,7 @@ impl Template {
     /// Has it import those of the modules that it has not, before workers are forked from now on. One that fails is no
     /// matter here: the task that needs it says so.
     pub(crate) fn import<'a>(&self, modules: impl Iterator<Item = &'a String>) {
-        let mut imported = self
-            .imported
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut imported = self.imported.lock().unwrap_or_else(PoisonError::into_inner);
         let mut request = vec![IMPORT];
         for module in modules {
             if !imported.contains(module) && request.len() + module.len() < NAMES_BYTES_MAX {
