@@ -5,7 +5,9 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Display,
     fs,
+    os::unix::fs::MetadataExt as _,
 };
 
 use nix::{
@@ -75,6 +77,15 @@ pub(crate) fn stop_all(spared: &BTreeSet<Pid>) {
             return;
         }
     }
+}
+
+/// Whether a process is one of this binary, as keepers are.
+pub(crate) fn runs_our_program(pid: Pid) -> bool {
+    let program = |pid: &dyn Display| {
+        let program = fs::metadata(format!("/proc/{pid}/exe")).ok()?;
+        Some((program.dev(), program.ino()))
+    };
+    program(&pid).is_some_and(|theirs| program(&"self") == Some(theirs))
 }
 
 /// Whether a process runs: ended ones that wait to be reaped do not count.

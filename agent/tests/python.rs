@@ -2,15 +2,16 @@
 
 mod common;
 
-use std::{collections::BTreeSet, process::Command};
+use std::{collections::BTreeSet, fs, process::Command};
 
 use bytes::Bytes;
-use common::{Boss, SPEC, options};
+use common::{Boss, POOL, SPEC, options};
 use fleetpool_proto::{
     Outcome, Payloads, SpecId,
     message::ToAgent,
     pool::{ContentHash, PoolOptions, Runtime, Spec},
 };
+use nix::{sys::signal::Signal, unistd::Pid};
 
 /// What a client packs, by the interpreter itself: the context of a pool, and a function.
 fn pickled(expression: &str) -> Bytes {
@@ -27,9 +28,15 @@ fn pickled(expression: &str) -> Bytes {
 }
 
 fn context() -> Bytes {
-    pickled(
-        "{'version': sys.version_info[:2], 'remote': True, 'path': [], 'argv': ['x'], 'main': {}, 'authkey': b''}",
-    )
+    context_with("")
+}
+
+/// The context of a pool whose workers find modules in this folder too.
+fn context_with(folder: &str) -> Bytes {
+    pickled(&format!(
+        "{{'version': sys.version_info[:2], 'remote': True, 'path': [{folder:?}], 'argv': ['x'], 'main': {{}}, \
+         'authkey': b''}}"
+    ))
 }
 
 fn function() -> Bytes {
@@ -77,16 +84,69 @@ async fn bring(boss: &mut Boss, content: &Bytes) {
 }
 
 async fn boss(slots: u16) -> Boss {
-    let context = context();
-    let code = function();
+    boss_with(slots, &context(), Spec::default()).await
+}
+
+async fn boss_with(slots: u16, context: &Bytes, spec: Spec) -> Boss {
     let spec = Spec {
         function: "eval".to_owned(),
-        code,
-        ..Spec::default()
+        code: function(),
+        ..spec
     };
-    let mut boss = Boss::with(options(slots), pool("python3", &context), spec).await;
-    bring(&mut boss, &context).await;
+    let mut boss = Boss::with(options(slots), pool("python3", context), spec).await;
+    bring(&mut boss, context).await;
     boss
+}
+
+/// A module named `counted`, which its function needs. Each import of it leaves a line with the process's id.
+struct Module {
+    folder: tempfile::TempDir,
+}
+
+impl Module {
+    fn new(program: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let log = folder.path().join("log");
+        let program = format!(
+            "import os\nPID = os.getpid()\nwith open({log:?}, 'a') as log:\n    log.write(f'{{PID}}\\n')\n{program}\n"
+        );
+        fs::write(folder.path().join("counted.py"), program).unwrap();
+        Self { folder }
+    }
+
+    async fn boss(&self, slots: u16) -> Boss {
+        let context = context_with(self.folder.path().to_str().unwrap());
+        let spec = Spec {
+            modules: vec!["counted".to_owned()],
+            ..Spec::default()
+        };
+        boss_with(slots, &context, spec).await
+    }
+
+    /// The processes that have imported it.
+    fn imported(&self) -> Vec<i32> {
+        let log = fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
+        log.lines().map(|pid| pid.parse().unwrap()).collect()
+    }
+}
+
+/// What a task that told a number told.
+fn number(boss: &Boss, index: u64) -> i32 {
+    let end = &boss.ends[&index];
+    assert_eq!(end.outcome(), Outcome::Done, "task {index}");
+    let program = "import pickle, sys; print(pickle.loads(bytes.fromhex(sys.argv[1])))";
+    let hex: String = end
+        .payload
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let run = Command::new("python3").args(["-c", program, &hex]).output();
+    let printed = String::from_utf8(run.unwrap().stdout).unwrap();
+    printed.trim().parse().expect("a number")
+}
+
+fn kill(pid: i32) {
+    nix::sys::signal::kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
 }
 
 async fn ends(boss: &mut Boss, count: u64) {
@@ -219,4 +279,122 @@ async fn g6_what_a_task_started_ends_with_it() {
     boss.cancel(0).await;
     ends(&mut boss, 1).await;
     boss.until_gone(pid).await;
+}
+
+/// The id of the process that imported the module; in a worker, its template.
+const IMPORTER: &str = "__import__('counted').PID";
+
+#[tokio::test]
+async fn modules_are_imported_once_for_all_workers_of_a_pool() {
+    let module = Module::new("");
+    let mut boss = module.boss(3).await;
+    boss.grant_raw(SPEC, (0..30).map(|index| (index, task(IMPORTER))))
+        .await;
+    ends(&mut boss, 30).await;
+    let [template] = module.imported()[..] else {
+        panic!("imported by {:?}", module.imported());
+    };
+    assert_eq!(number(&boss, 0), template);
+    let results: BTreeSet<_> = boss.ends.values().map(|end| &end.payload).collect();
+    assert_eq!(results.len(), 1, "the same for all");
+    assert!(
+        boss.ends
+            .values()
+            .all(|end| end.row.pid != template.unsigned_abs())
+    );
+}
+
+#[tokio::test]
+async fn a_pool_whose_template_is_killed_goes_on() {
+    let module = Module::new("");
+    let mut boss = module.boss(1).await;
+    boss.grant_raw(SPEC, [(0, task(IMPORTER))]).await;
+    ends(&mut boss, 1).await;
+    let template = number(&boss, 0);
+    kill(template);
+    boss.until_gone(template).await;
+    boss.grant_raw(
+        SPEC,
+        [
+            (1, task("1")),
+            (2, task("__import__('os')._exit(1)")),
+            (3, task(IMPORTER)),
+        ],
+    )
+    .await;
+    ends(&mut boss, 4).await;
+    assert_eq!(number(&boss, 1), 1, "its worker lives");
+    assert_eq!(boss.ends[&2].outcome(), Outcome::WorkerLost);
+    let worker = boss.ends[&3].row.pid;
+    assert_eq!(
+        number(&boss, 3).unsigned_abs(),
+        worker,
+        "what may have killed one is not imported in the next"
+    );
+}
+
+#[tokio::test]
+async fn a_module_that_starts_a_thread_is_left_to_the_workers() {
+    let module = Module::new(
+        "import threading\nthreading.Thread(target=threading.Event().wait, daemon=True).start()",
+    );
+    let mut boss = module.boss(2).await;
+    boss.grant_raw(SPEC, (0..10).map(|index| (index, task(IMPORTER))))
+        .await;
+    ends(&mut boss, 10).await;
+    assert!(
+        boss.ends
+            .iter()
+            .all(|(index, end)| number(&boss, *index).unsigned_abs() == end.row.pid)
+    );
+}
+
+#[tokio::test]
+async fn g8_a_module_whose_import_hangs_ends_with_its_pool() {
+    let module = Module::new("import time\ntime.sleep(1000)");
+    let mut boss = module.boss(1).await;
+    boss.grant_raw(SPEC, [(0, task("1"))]).await;
+    boss.until_true("its import", || !module.imported().is_empty())
+        .await;
+    boss.cancel(0).await;
+    ends(&mut boss, 1).await;
+    assert_eq!(boss.ends[&0].outcome(), Outcome::Cancelled);
+    boss.say(ToAgent::ClosePool { pool: POOL }).await;
+    boss.until_gone(module.imported()[0]).await;
+}
+
+#[tokio::test]
+async fn g6_what_a_task_started_ends_with_its_keeper_too() {
+    let mut boss = boss(1).await;
+    let start = "print(__import__('subprocess').Popen(['sleep', '1000'], start_new_session=True).pid, \
+                 __import__('os').getppid(), flush=True) or __import__('time').sleep(1000)";
+    boss.grant_raw(SPEC, [(0, task(start)), (1, task("1"))])
+        .await;
+    let (child, keeper) = boss
+        .until("what it started", |boss| {
+            let printed = boss.stdout(0);
+            let (child, keeper) = printed.trim().split_once(' ')?;
+            Some((child.parse().ok()?, keeper.parse().ok()?))
+        })
+        .await;
+    kill(keeper);
+    ends(&mut boss, 2).await;
+    assert_eq!(boss.ends[&0].outcome(), Outcome::WorkerLost);
+    assert_eq!(number(&boss, 1), 1, "the pool goes on");
+    boss.until_gone(child).await;
+}
+
+#[tokio::test]
+async fn g12_a_function_of_another_version_of_python_is_refused_by_name() {
+    let spec = Spec {
+        python: Some((3, 99)),
+        ..Spec::default()
+    };
+    let mut boss = boss_with(1, &context(), spec).await;
+    boss.grant_raw(SPEC, [(0, task("1"))]).await;
+    let unfit = boss.until("its refusal", |boss| boss.unfit.clone()).await;
+    assert!(
+        unfit.contains("`eval` was pickled by value under 3.99"),
+        "{unfit}"
+    );
 }

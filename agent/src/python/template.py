@@ -135,6 +135,9 @@ def import_all(names):
         except BaseException:
             pass
     flush()
+    if "threading" in sys.modules and sys.modules["threading"].active_count() > 1:
+        # A fork would have locks that such a thread holds, and not the thread. The next template imports nothing.
+        os._exit(0)
     # What is there now is never garbage: workers share its memory.
     gc.freeze()
 

@@ -23,6 +23,8 @@ mod request {
     pub(super) const KEEPER: u8 = 1;
     /// To bury what keepers that are not its own children have left; it is done when it closes the descriptor.
     pub(super) const SWEEP: u8 = 2;
+    /// A keeper that is to become a template.
+    pub(super) const TEMPLATE: u8 = 3;
 }
 
 /// Is the spawner, or a keeper, and never returns, when this process was started as one. To be called first thing in

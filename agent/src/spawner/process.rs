@@ -77,8 +77,14 @@ struct Spawner {
     /// The keepers, and a second handle on each one's socket: the agent sees its end only when both are closed,
     /// and the spawner closes its own when nothing of that keeper is left.
     keepers: BTreeMap<Pid, OwnedFd>,
+    /// Those of them that have become templates.
+    templates: BTreeSet<Pid>,
+    /// Keepers whose template has died.
+    adopted: BTreeSet<Pid>,
     /// Sockets of keepers that have ended, whose orphans may still live.
     ended: Vec<OwnedFd>,
+    /// Whether an adopted one has ended, and its orphans may still live.
+    is_orphaned: bool,
     /// What tasks were allowed to leave behind.
     left: BTreeSet<Pid>,
     /// Kept open so that its lock outlives the agent (see `Spawner::start_locked`).
@@ -104,6 +110,9 @@ impl Spawner {
             children,
             single,
             keepers: BTreeMap::new(),
+            templates: BTreeSet::new(),
+            adopted: BTreeSet::new(),
+            is_orphaned: false,
             ended: Vec::new(),
             left: BTreeSet::new(),
             lock,
@@ -121,8 +130,9 @@ impl Spawner {
             }
             match sys::receive_descriptors(self.agent.as_fd()) {
                 Ok(Some((request::SWEEP, descriptors))) => self.ended.extend(descriptors),
-                Ok(Some((_, descriptors))) => {
-                    if let Some(descriptors) = self.start_keeper(descriptors) {
+                Ok(Some((kind, descriptors))) => {
+                    let is_template = kind == request::TEMPLATE;
+                    if let Some(descriptors) = self.start_keeper(descriptors, is_template) {
                         return Ok(Fate::Keeper(descriptors, self.lock));
                     }
                 }
@@ -144,11 +154,20 @@ impl Spawner {
     }
 
     /// Forks a keeper. In the child, its descriptors, and `self` is dropped with every other one.
-    fn start_keeper(&mut self, descriptors: Vec<OwnedFd>) -> Option<Vec<OwnedFd>> {
+    fn start_keeper(
+        &mut self,
+        descriptors: Vec<OwnedFd>,
+        is_template: bool,
+    ) -> Option<Vec<OwnedFd>> {
         let socket = descriptors.first()?.try_clone().ok()?;
         match self.single.fork() {
             Ok(None) => return Some(descriptors),
-            Ok(Some(pid)) => drop(self.keepers.insert(pid, socket)),
+            Ok(Some(pid)) => {
+                self.keepers.insert(pid, socket);
+                if is_template {
+                    self.templates.insert(pid);
+                }
+            }
             // The agent sees the socket close, and says that the worker could not be started.
             Err(error) => eprintln!("fleetpool: cannot fork a keeper: {error}"),
         }
@@ -157,7 +176,7 @@ impl Spawner {
 
     /// Whether orphans of ended keepers may still live.
     fn burying(&self) -> bool {
-        !self.ended.is_empty()
+        self.is_orphaned || !self.ended.is_empty()
     }
 
     /// Reaps children; kills orphans until there are none, then lets the agent know by closing the sockets.
@@ -168,35 +187,46 @@ impl Spawner {
         }
         if self.burying() && self.kill_orphans() == 0 {
             self.ended.clear();
+            self.is_orphaned = false;
         }
         Ok(())
     }
 
     fn on_ended(&mut self, pid: Pid, status: Option<i32>) {
         self.left.remove(&pid);
+        self.is_orphaned |= self.adopted.remove(&pid);
         let Some(socket) = self.keepers.remove(&pid) else {
             return;
         };
         if status == Some(keeper::STATUS_LEFT_CHILDREN) {
-            let orphans = tree::own_children();
-            self.left.extend(
-                orphans
-                    .into_iter()
-                    .filter(|pid| !self.keepers.contains_key(pid)),
-            );
+            self.left.extend(self.orphans());
+        }
+        if self.templates.remove(&pid) {
+            let mut orphans = self.orphans();
+            orphans.retain(|&pid| tree::runs_our_program(pid));
+            self.adopted.extend(orphans);
         }
         self.ended.push(socket);
     }
 
+    /// Children that were not started here, and are not known.
+    fn orphans(&self) -> Vec<Pid> {
+        let spared = self.spared();
+        let mut orphans = tree::own_children();
+        orphans.retain(|pid| !spared.contains(pid));
+        orphans
+    }
+
+    /// What an orphan is not, and what is below them is not either.
+    fn spared(&self) -> BTreeSet<Pid> {
+        let keepers = self.keepers.keys().chain(&self.adopted);
+        keepers.chain(&self.left).copied().collect()
+    }
+
     /// Kills what is below this process and neither a keeper's nor left on purpose; tells how many it found.
     fn kill_orphans(&self) -> usize {
-        let mut spared = self.left.clone();
-        spared.extend(self.keepers.keys());
-        tree::kill_all(&spared);
-        tree::own_children()
-            .iter()
-            .filter(|pid| !spared.contains(pid))
-            .count()
+        tree::kill_all(&self.spared());
+        self.orphans().len()
     }
 
     /// The agent is gone. Its keepers see that too and clean up; what they have not ended soon is killed here,
@@ -209,7 +239,7 @@ impl Spawner {
             if late {
                 tree::kill_all(&self.left);
             }
-            if self.keepers.is_empty() && !self.burying() {
+            if self.keepers.is_empty() && self.adopted.is_empty() && self.kill_orphans() == 0 {
                 return Ok(Fate::End);
             }
             let mut fds = [PollFd::new(self.children.as_fd(), PollFlags::POLLIN)];

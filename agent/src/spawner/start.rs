@@ -63,11 +63,15 @@ impl Spawner {
     /// # Errors
     /// `WouldBlock` when the spawner is behind; anything else when it is gone.
     pub(crate) fn start_keeper(&self, more: &[RawFd]) -> io::Result<UnixStream> {
-        let (ours, theirs) = UnixStream::pair()?;
-        let mut descriptors = vec![theirs.as_raw_fd()];
-        descriptors.extend(more);
-        sys::send_descriptors(self.socket.as_fd(), &[request::KEEPER], &descriptors)?;
-        Ok(ours)
+        self.ask(request::KEEPER, more)
+    }
+
+    /// The same for one that is to become a template. When that dies, the keepers that it has started live on.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the spawner is behind; anything else when it is gone.
+    pub(crate) fn start_template(&self, more: &[RawFd]) -> io::Result<UnixStream> {
+        self.ask(request::TEMPLATE, more)
     }
 
     /// Asks for the end of all that keepers which are not its own children have left; the socket ends when that is done.
@@ -75,12 +79,14 @@ impl Spawner {
     /// # Errors
     /// `WouldBlock` when the spawner is behind; anything else when it is gone.
     pub(crate) fn sweep(&self) -> io::Result<UnixStream> {
+        self.ask(request::SWEEP, &[])
+    }
+
+    fn ask(&self, request: u8, more: &[RawFd]) -> io::Result<UnixStream> {
         let (ours, theirs) = UnixStream::pair()?;
-        sys::send_descriptors(
-            self.socket.as_fd(),
-            &[request::SWEEP],
-            &[theirs.as_raw_fd()],
-        )?;
+        let mut descriptors = vec![theirs.as_raw_fd()];
+        descriptors.extend(more);
+        sys::send_descriptors(self.socket.as_fd(), &[request], &descriptors)?;
         Ok(ours)
     }
 

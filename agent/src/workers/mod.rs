@@ -169,8 +169,12 @@ async fn keeper(
         .into_iter()
         .chain(descriptors.iter().copied())
         .collect();
+    when_it_listens(|| shared.spawner.start_keeper(&descriptors)).await
+}
+
+async fn when_it_listens(ask: impl Fn() -> io::Result<UnixStream>) -> io::Result<UnixStream> {
     loop {
-        match shared.spawner.start_keeper(&descriptors) {
+        match ask() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                 tokio::time::sleep(SPAWNER_PAUSE).await;
             }

@@ -477,7 +477,7 @@ impl Worker {
     /// Everything below the keeper is gone: what is still in the socket and in the pipes is all there will be.
     async fn bury(mut self) {
         let is_kept = self.template.is_none() || self.end.is_some() || !self.started;
-        if !is_kept && let Ok(swept) = self.spawner.sweep() {
+        if !is_kept && let Ok(swept) = super::when_it_listens(|| self.spawner.sweep()).await {
             // The keeper was killed. The spawner, whose child it was not, kills what it has left.
             let _ = wait_for_end(swept).await;
         }
