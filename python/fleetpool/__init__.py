@@ -16,14 +16,13 @@ A script that only uses pools needs one line changed: `import fleetpool as multi
 from __future__ import annotations
 
 import dataclasses
-import functools
 import multiprocessing as _multiprocessing
 import pickle as _pickle
 from typing import Any, Optional
 
 from . import _core, _errors
 
-_core.setup(functools.partial(_pickle.dumps, protocol=5), _pickle.loads, _errors)
+_core.setup(_pickle.loads, _errors)
 
 from ._context import cpu_count, worker as _worker  # noqa: E402
 from ._core import __version__  # noqa: E402

@@ -18,16 +18,15 @@ __all__ = ["Executor"]
 class _Pending(_core.Call):
     """A call on its way, and the future that waits for it."""
 
-    def __init__(self, call: _core.Call, executor: Executor, future: concurrent.futures.Future[Any]) -> None:
-        self.future = future
-        self.executor = executor
+    executor: Executor
+    future: concurrent.futures.Future[Any]
 
     def _settle(self) -> None:
         self.executor._ended(self)
         if self.future.cancelled():
             return
         try:
-            value = self._one()
+            value = self._get(0)
         except BaseException as error:
             self.future.set_exception(error)
         else:
@@ -123,13 +122,12 @@ class Executor(concurrent.futures.Executor):
             if not self._open:
                 raise RuntimeError("cannot schedule new futures after shutdown")
             try:
-                caller = self._pool._caller(fn, None)
-                packed = caller(value)
+                pending = _Pending(self._pool._core, mode, self._pool._caller(fn, None), value, self._pool)
             except Exception as error:
                 future.set_running_or_notify_cancel()
                 future.set_exception(error)
                 return future
-            pending = _Pending(self._pool._core.submit(caller.spec, mode, packed), self, future)
+            pending.executor, pending.future = self, future
             self._pool._total += 1
             future._pending = pending
             self._waiting.append(pending)

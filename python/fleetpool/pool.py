@@ -195,12 +195,14 @@ class Pool:
         if timeout is not None:
             _check_timeout(timeout)
         try:
-            caller = self._caller(func, timeout)
-            packed = caller((tuple(args), dict(kwds)))
+            result = AsyncResult(self._core, _CALL, self._caller(func, timeout), (tuple(args), dict(kwds)), self)
+        except PoolError:
+            raise
         except Exception as error:
             return _refused(error, error_callback)
-        result = AsyncResult(self._core.submit(caller.spec, _CALL, packed), self, callback, error_callback)
         self._total += 1
+        if callback is not None or error_callback is not None:
+            result._tell(self, callback, error_callback)
         return result
 
     def map(
@@ -458,13 +460,15 @@ class Pool:
         inputs = values if chunk == 1 else _chunks(values, chunk)
         try:
             caller = self._caller(func, timeout)
-            call = self._core.submit_all(mode, inputs, caller, 0 if chunk == 1 else chunk)
-        except (_errors.PoolError, ValueError):
+            result = MapResult(self._core, mode, caller, inputs, self, 0 if chunk == 1 else chunk)
+        except PoolError:
             raise
         except Exception as error:
             return _refused(error, error_callback)
         self._total += len(values)
-        return MapResult(call, self, callback, error_callback)
+        if callback is not None or error_callback is not None:
+            result._tell(self, callback, error_callback)
+        return result
 
     def _imap(
         self,
@@ -554,29 +558,14 @@ class AsyncResult(_core.Call):
 
     _settled: Optional[threading.Event] = None
 
-    def __init__(
-        self,
-        call: _core.Call,
-        pool: Pool,
-        callback: Optional[Callable[[Any], object]],
-        error_callback: Optional[Callable[[BaseException], object]],
-    ) -> None:
-        self._pool: Any = pool
-        if callback is not None or error_callback is not None:
-            self._callback = callback
-            self._error_callback = error_callback
-            self._settled = threading.Event()
-            pool._watch(self)
-
     def get(self, timeout: Optional[float] = None) -> Any:
         """Waits for the result; raises what the function raised.
 
         Raises `TimeoutError` when it has not come within `timeout` seconds: the call goes on, and may be asked again.
         """
-        self.wait(timeout)
-        if not self.ready():
+        if self._settled is not None and not self._settled.wait(timeout):
             raise TimeoutError
-        return self._result()
+        return self._get(timeout)
 
     def wait(self, timeout: Optional[float] = None) -> None:
         """Waits until the call has ended, well or not, but not longer than `timeout` seconds."""
@@ -594,7 +583,7 @@ class AsyncResult(_core.Call):
         if not self.ready():
             raise ValueError(f"{self!r} not ready")
         try:
-            self._result()
+            self._get(0)
         except BaseException:
             return False
         return True
@@ -604,14 +593,22 @@ class AsyncResult(_core.Call):
         `TaskCancelled`. A call that has ended stays as it is; whether it had not."""
         return self._cancel()
 
-    def _result(self) -> Any:
-        return self._one()
+    def _tell(
+        self,
+        pool: Pool,
+        callback: Optional[Callable[[Any], object]],
+        error_callback: Optional[Callable[[BaseException], object]],
+    ) -> None:
+        """Is ready when the callback has been called."""
+        self._callback, self._error_callback = callback, error_callback
+        self._settled = threading.Event()
+        pool._watch(self)
 
     def _settle(self) -> None:
         """Tells the callbacks. On the handler's thread."""
         try:
             try:
-                value = self._result()
+                value = self._get(0)
             except BaseException as error:
                 if self._error_callback is not None:
                     self._error_callback(error)
@@ -627,9 +624,6 @@ class AsyncResult(_core.Call):
 
 class MapResult(AsyncResult):
     """A `map_async` that was not waited for."""
-
-    def _result(self) -> list[Any]:
-        return self._all()
 
 
 ApplyResult = AsyncResult
@@ -678,6 +672,7 @@ class IMapIterator(Iterator[Any]):
 
     def __init__(self, stream: _core.Stream, quick: bool, weight: int) -> None:
         self._stream = stream
+        self._take = stream.__next__
         self._quick = quick
         self._weight = weight
         if quick:
@@ -690,11 +685,13 @@ class IMapIterator(Iterator[Any]):
         return self
 
     def __next__(self) -> Any:
-        return self.next()
+        return self._take()
 
     def next(self, timeout: Optional[float] = None) -> Any:
         """The next result. Raises `TimeoutError` when it has not come within `timeout` seconds; it may be asked for
         again."""
+        if timeout is None:
+            return self._take()
         found = self._stream.next(timeout)
         if found is None:
             raise TimeoutError
@@ -843,4 +840,8 @@ def _end_all() -> None:
     for pool in list(_living):
         if pool._pid == os.getpid():
             pool.terminate()
-            pool._core.join(5)
+            try:
+                pool._core.join(5)
+            except PoolError:
+                # Why it ended before was told to whoever called it.
+                pass

@@ -8,20 +8,23 @@ use fleetpool::{
     raw::{Arrived, RawCall},
 };
 use fleetpool_proto::Outcome;
-use pyo3::{prelude::*, types::PyList};
+use pyo3::{PyTraverseError, PyVisit, prelude::*, types::PyList};
 
 use crate::{
     errors, payload,
+    pool::Pool,
     wait::{block, deadline},
 };
 
 /// Some tasks, and what has become of them. The base of `AsyncResult`.
 #[pyclass(subclass, frozen, module = "fleetpool._core")]
 pub(crate) struct Call {
-    pub(crate) call: RawCall,
-    pub(crate) count: u64,
-    /// Inputs in each task but the last; 0: the task has no chunk, but one call.
-    pub(crate) chunk: u64,
+    call: RawCall,
+    count: u64,
+    /// Inputs in each task but the last, 0 where a task is one input and no chunk of them; `None`: there is one task.
+    chunk: Option<u64>,
+    /// Lives as long as somebody may ask for results.
+    keep: Py<PyAny>,
 }
 
 /// What a task ended with.
@@ -55,18 +58,45 @@ pub(crate) fn ended<'py>(py: Python<'py>, call: &RawCall, arrived: &Arrived) -> 
 
 #[pymethods]
 impl Call {
+    /// Submits a task with the argument `input`; with a chunk, one for each of its items, of which each stands for so many
+    /// inputs. `caller` packs them, and has the specification as `spec`.
     #[new]
-    #[pyo3(signature = (other, *_args, **_kwargs))]
+    #[pyo3(signature = (pool, mode, caller, input, keep, chunk = None))]
     fn new(
-        other: &Bound<'_, Call>,
-        _args: &Bound<'_, pyo3::types::PyTuple>,
-        _kwargs: Option<&Bound<'_, pyo3::types::PyDict>>,
-    ) -> Self {
-        let other = other.get();
-        Self {
-            call: other.call.clone(),
-            count: other.count,
-            chunk: other.chunk,
+        py: Python<'_>,
+        pool: &Bound<'_, Pool>,
+        mode: u8,
+        caller: &Bound<'_, PyAny>,
+        input: &Bound<'_, PyAny>,
+        keep: Py<PyAny>,
+        chunk: Option<u64>,
+    ) -> PyResult<Self> {
+        let pool = pool.get();
+        let (call, count) = match chunk {
+            None => (pool.submit(py, mode, caller, input)?, 1),
+            Some(chunk) => pool.submit_all(py, mode, caller, input, chunk)?,
+        };
+        Ok(Self {
+            call,
+            count,
+            chunk,
+            keep,
+        })
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        visit.call(&self.keep)
+    }
+
+    /// The result of the one task, or all results in the order of the inputs; or raises why there is none, of many the
+    /// error of the lowest input.
+    fn _get(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Py<PyAny>> {
+        if !self._wait(py, timeout)? {
+            return Err(errors::timed_out(py));
+        }
+        match self.chunk {
+            None => self.one(py),
+            Some(chunk) => Ok(self.all(py, chunk)?.into_any()),
         }
     }
 
@@ -83,8 +113,16 @@ impl Call {
         self.poll_complete(&context).is_ready()
     }
 
-    /// The one result, or raises why there is none. The call must be complete.
-    fn _one(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+    /// Ends the tasks, running or not; whether there were any.
+    fn _cancel(&self, py: Python<'_>) -> bool {
+        let ended = self._is_complete();
+        py.detach(|| self.call.cancel());
+        !ended
+    }
+}
+
+impl Call {
+    fn one(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         match self
             .arrived(py)?
             .first()
@@ -96,37 +134,22 @@ impl Call {
         }
     }
 
-    /// All results in the order of the inputs, or raises the error of the lowest input. The call must be complete.
-    fn _all(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
+    fn all(&self, py: Python<'_>, chunk: u64) -> PyResult<Py<PyList>> {
         let mut arrived = self.arrived(py)?;
         arrived.sort_unstable_by_key(|arrived| arrived.position);
         let results = PyList::empty(py);
         for arrived in &mut arrived {
             // What ends a chunk is said of its first input.
-            arrived.position *= self.chunk.max(1);
+            arrived.position *= chunk.max(1);
             match ended(py, &self.call, arrived) {
                 Ended::Error(error) => return Err(error),
-                Ended::Value(value) if self.chunk == 0 => results.append(value)?,
+                Ended::Value(value) if chunk == 0 => results.append(value)?,
                 Ended::Value(value) => extend(&results, &value)?,
             }
         }
         Ok(results.unbind())
     }
 
-    /// How many tasks have ended.
-    fn _ended(&self) -> u64 {
-        self.call.received().0
-    }
-
-    /// Ends the tasks, running or not; whether there were any.
-    fn _cancel(&self, py: Python<'_>) -> bool {
-        let ended = self._is_complete();
-        py.detach(|| self.call.cancel());
-        !ended
-    }
-}
-
-impl Call {
     /// What has arrived; or raises why nothing more will.
     fn arrived(&self, py: Python<'_>) -> PyResult<Vec<Arrived>> {
         let context = Context::from_waker(std::task::Waker::noop());

@@ -33,6 +33,11 @@ pub(crate) fn of_pool(py: Python<'_>, error: &Error) -> PyErr {
     make(py, "of_pool", (kind, error.to_string()))
 }
 
+/// A wait that was too short.
+pub(crate) fn timed_out(py: Python<'_>) -> PyErr {
+    make(py, "TimeoutError", ())
+}
+
 /// A cluster that cannot be used.
 pub(crate) fn of_cluster(py: Python<'_>, address: Option<&str>, error: &Error) -> PyErr {
     let said = match (address, error) {

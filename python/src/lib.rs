@@ -10,6 +10,7 @@ mod call;
 mod errors;
 mod output;
 mod payload;
+mod plain;
 mod pool;
 mod stream;
 mod wait;

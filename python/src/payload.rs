@@ -1,15 +1,18 @@
 //! Values as bytes, and back. The other side is `agent/src/python/calls.py`, which says what the first bytes mean.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
-use memchr::memmem;
 use pyo3::{
     exceptions::PyValueError,
     intern,
     prelude::*,
     sync::PyOnceLock,
-    types::{PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString},
+    types::{PyByteArray, PyBytes, PyDict, PyList},
 };
 
+use crate::plain;
+
+/// The way to call a function with positional and named arguments.
+const CALL: u8 = 0;
 const OUT_OF_BAND: u8 = 1;
 const RAW: u8 = 2;
 const ALIGNMENT: usize = 16;
@@ -20,36 +23,32 @@ const BLOCK_BYTES: usize = 64 << 10;
 /// What must be left of a block for another payload to begin in it.
 const ROOM_BYTES_MIN: usize = 512;
 
-/// What is done in Python.
-struct Tools {
-    dumps: Py<PyAny>,
-    loads: Py<PyAny>,
-}
+static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
-static TOOLS: PyOnceLock<Tools> = PyOnceLock::new();
-
-/// Gives the extension `pickle`'s `dumps` (with the protocol bound) and `loads`, and the module of error classes.
+/// Gives the extension `pickle.loads`, and the module of error classes.
 #[pyfunction]
-pub(crate) fn setup(py: Python<'_>, dumps: Py<PyAny>, loads: Py<PyAny>, errors: Py<PyAny>) {
-    TOOLS.get_or_init(py, || Tools { dumps, loads });
+pub(crate) fn setup(py: Python<'_>, loads: Py<PyAny>, errors: Py<PyAny>) {
+    LOADS.get_or_init(py, || loads);
     crate::errors::setup(py, errors);
 }
 
-fn tools(py: Python<'_>) -> PyResult<&Tools> {
-    TOOLS.get(py).ok_or_else(|| {
+fn loads(py: Python<'_>) -> PyResult<&Bound<'_, PyAny>> {
+    let loads = LOADS.get(py).ok_or_else(|| {
         PyValueError::new_err("fleetpool._core is used before fleetpool is imported")
-    })
+    })?;
+    Ok(loads.bind(py))
 }
 
 /// Makes payloads, of which small ones share memory.
 #[derive(Default)]
 pub(crate) struct Packer {
     block: BytesMut,
+    scratch: Vec<u8>,
 }
 
 impl Packer {
-    /// An argument: how the function is to be called, then the value. `other` packs what is not one of the plain types
-    /// or belongs to the main program; it gives bytes, or a list of bytes-like pieces.
+    /// An argument: how the function is to be called, then the value. `other` packs what is not plain: it gives bytes, or
+    /// a list of bytes-like pieces.
     pub(crate) fn argument(
         &mut self,
         mode: u8,
@@ -61,16 +60,20 @@ impl Packer {
         {
             return Ok(self.join(mode, &[&[RAW], bytes.as_bytes()]));
         }
-        if is_plain(value) {
-            let pickled = tools(value.py())?.dumps.bind(value.py()).call1((value,))?;
-            return Ok(self.join(mode, &[pickled.cast::<PyBytes>()?.as_bytes()]));
+        let mut scratch = std::mem::take(&mut self.scratch);
+        let is_plain = match mode {
+            CALL => plain::write_call(&mut scratch, value),
+            _ => plain::write(&mut scratch, value),
+        };
+        let plain = is_plain.then(|| self.join(mode, &[&scratch]));
+        self.scratch = scratch;
+        match plain {
+            Some(payload) => Ok(payload),
+            None => self.packed(mode, &other.call1((value,))?),
         }
-        let packed = other.call1((value,))?;
-        self.packed(mode, &packed)
     }
 
-    /// An argument that has been packed in Python.
-    pub(crate) fn packed(&mut self, mode: u8, packed: &Bound<'_, PyAny>) -> PyResult<Bytes> {
+    fn packed(&mut self, mode: u8, packed: &Bound<'_, PyAny>) -> PyResult<Bytes> {
         if let Ok(bytes) = packed.cast::<PyBytes>() {
             return Ok(self.join(mode, &[bytes.as_bytes()]));
         }
@@ -99,26 +102,15 @@ fn write(out: &mut BytesMut, mode: u8, pieces: &[&[u8]]) {
     pieces.iter().for_each(|piece| out.put_slice(piece));
 }
 
-fn is_plain(value: &Bound<'_, PyAny>) -> bool {
-    value.is_exact_instance_of::<PyInt>()
-        || value.is_none()
-        || value.is_exact_instance_of::<PyFloat>()
-        || value.is_exact_instance_of::<PyBool>()
-        // A text that names the main program is no reference to it, and may be looked at for one in vain.
-        || value
-            .cast_exact::<PyString>()
-            .is_ok_and(|text| text.to_str().is_ok_and(|text| memmem::find(text.as_bytes(), b"__main__").is_none()))
-}
-
 /// The value of a result.
 pub(crate) fn unpack<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Bound<'py, PyAny>> {
+    if let Some(value) = plain::read(py, payload) {
+        return Ok(value);
+    }
     match payload.first() {
         Some(&RAW) => Ok(PyBytes::new(py, &payload[1..]).into_any()),
         Some(&OUT_OF_BAND) => unpack_buffers(py, payload),
-        _ => tools(py)?
-            .loads
-            .bind(py)
-            .call1((PyBytes::new(py, payload),)),
+        _ => loads(py)?.call1((PyBytes::new(py, payload),)),
     }
 }
 
@@ -134,8 +126,7 @@ fn unpack_buffers<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Bound<'py, P
         intern!(py, "buffers"),
         PyList::new(py, buffers.collect::<Vec<_>>())?,
     )?;
-    let loads = tools(py)?.loads.bind(py);
-    loads.call((PyBytes::new(py, pickled),), Some(&options))
+    loads(py)?.call((PyBytes::new(py, pickled),), Some(&options))
 }
 
 fn split_buffers(payload: &[u8]) -> Option<(&[u8], Vec<&[u8]>)> {

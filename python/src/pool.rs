@@ -8,7 +8,7 @@ use std::{
 use bytes::Bytes;
 use fleetpool::{
     Error,
-    raw::{self, RawPool},
+    raw::{self, RawCall, RawPool},
 };
 use fleetpool_proto::{
     SpecId,
@@ -22,7 +22,6 @@ use pyo3::{
 };
 
 use crate::{
-    call::Call,
     errors, output,
     payload::Packer,
     wait::{block, deadline},
@@ -74,7 +73,10 @@ impl Hub {
         let opened = self.0.pool(options.pool(context), output::to(sink));
         let pool = opened.map_err(|error| errors::of_pool(py, &error))?;
         let pool = Mutex::new(Some(Arc::new(pool)));
-        Ok(Pool { pool })
+        Ok(Pool {
+            pool,
+            packer: Mutex::default(),
+        })
     }
 }
 
@@ -146,6 +148,8 @@ fn set<T: for<'a, 'py> FromPyObject<'a, 'py, Error: Into<PyErr>>>(
 pub(crate) struct Pool {
     /// Until it is let go: then its cluster goes too, where it has one of its own.
     pool: Mutex<Option<Arc<RawPool>>>,
+    /// Packs the arguments of calls that are made one by one.
+    packer: Mutex<Packer>,
 }
 
 #[pymethods]
@@ -175,63 +179,6 @@ impl Pool {
             spec.code = Bytes::from(code);
         }
         Ok(pool.define(spec).0)
-    }
-
-    /// Submits one task. Waits only while there is no room for it.
-    fn submit(
-        &self,
-        py: Python<'_>,
-        spec: u32,
-        mode: u8,
-        packed: &Bound<'_, PyAny>,
-    ) -> PyResult<Call> {
-        let payload = Packer::default().packed(mode, packed)?;
-        let call = self.begin(py, 1)?;
-        while !self.push(py, &call, spec, 0, &payload)? {
-            let credit = block(py, deadline(None), |context| call.poll_credit(context))?;
-            credit
-                .unwrap_or(Ok(()))
-                .map_err(|error| errors::of_pool(py, &error))?;
-        }
-        Ok(Call {
-            call,
-            count: 1,
-            chunk: 0,
-        })
-    }
-
-    /// Submits a task for each of `values`: at once as far as there is room, the others beside the caller. `caller` packs
-    /// them, and has the specification as `spec`. With a chunk, each value is so many inputs.
-    fn submit_all(
-        &self,
-        py: Python<'_>,
-        mode: u8,
-        values: &Bound<'_, PyAny>,
-        caller: &Bound<'_, PyAny>,
-        chunk: u64,
-    ) -> PyResult<Call> {
-        // Packed first, all of them: one that cannot be packed is no half of a call.
-        let mut packer = Packer::default();
-        let packed: PyResult<Vec<Bytes>> = values
-            .try_iter()?
-            .map(|value| packer.argument(mode, &value?, caller))
-            .collect();
-        let mut packed = packed?;
-        let spec: u32 = caller.getattr(intern!(py, "spec"))?.extract()?;
-        let call = self.begin(py, chunk.max(1))?;
-        let count = packed.len() as u64;
-        let mut sent = 0;
-        for payload in &packed {
-            if !self.push(py, &call, spec, sent, payload)? {
-                break;
-            }
-            sent += 1;
-        }
-        if sent < count {
-            packed.drain(..usize::try_from(sent).unwrap_or(usize::MAX));
-            call.feed(SpecId(spec), sent, packed);
-        }
-        Ok(Call { call, count, chunk })
     }
 
     /// No more calls are taken.
@@ -331,7 +278,65 @@ impl Pool {
         pool.ok_or_else(|| errors::of_pool(py, &Error::Closed))
     }
 
-    fn begin(&self, py: Python<'_>, weight: u64) -> PyResult<raw::RawCall> {
+    /// Submits one task. Waits only while there is no room for it.
+    pub(crate) fn submit(
+        &self,
+        py: Python<'_>,
+        mode: u8,
+        caller: &Bound<'_, PyAny>,
+        input: &Bound<'_, PyAny>,
+    ) -> PyResult<RawCall> {
+        // Not held while Python code runs: another thread begins with a packer of its own.
+        let mut packer = std::mem::take(&mut *lock(&self.packer));
+        let payload = packer.argument(mode, input, caller);
+        *lock(&self.packer) = packer;
+        let payload = payload?;
+        let spec = spec_of(caller)?;
+        let call = self.begin(py, 1)?;
+        while !self.push(py, &call, spec, 0, &payload)? {
+            let credit = block(py, deadline(None), |context| call.poll_credit(context))?;
+            credit
+                .unwrap_or(Ok(()))
+                .map_err(|error| errors::of_pool(py, &error))?;
+        }
+        Ok(call)
+    }
+
+    /// Submits a task for each of `inputs`: at once as far as there is room, the others beside the caller. With a chunk,
+    /// each is so many inputs of the user's. Tells how many tasks there are.
+    pub(crate) fn submit_all(
+        &self,
+        py: Python<'_>,
+        mode: u8,
+        caller: &Bound<'_, PyAny>,
+        inputs: &Bound<'_, PyAny>,
+        chunk: u64,
+    ) -> PyResult<(RawCall, u64)> {
+        // Packed first, all of them: one that cannot be packed is no half of a call.
+        let mut packer = Packer::default();
+        let packed: PyResult<Vec<Bytes>> = inputs
+            .try_iter()?
+            .map(|input| packer.argument(mode, &input?, caller))
+            .collect();
+        let mut packed = packed?;
+        let spec = spec_of(caller)?;
+        let call = self.begin(py, chunk.max(1))?;
+        let count = packed.len() as u64;
+        let mut sent = 0;
+        for payload in &packed {
+            if !self.push(py, &call, spec, sent, payload)? {
+                break;
+            }
+            sent += 1;
+        }
+        if sent < count {
+            packed.drain(..usize::try_from(sent).unwrap_or(usize::MAX));
+            call.feed(spec, sent, packed);
+        }
+        Ok((call, count))
+    }
+
+    fn begin(&self, py: Python<'_>, weight: u64) -> PyResult<RawCall> {
         let call = self.open(py)?.begin(weight);
         call.map_err(|error| errors::of_pool(py, &error))
     }
@@ -339,14 +344,21 @@ impl Pool {
     fn push(
         &self,
         py: Python<'_>,
-        call: &raw::RawCall,
-        spec: u32,
+        call: &RawCall,
+        spec: SpecId,
         position: u64,
         payload: &Bytes,
     ) -> PyResult<bool> {
-        let pushed = call.push(SpecId(spec), position, payload.clone());
+        let pushed = call.push(spec, position, payload.clone());
         pushed.map_err(|error| errors::of_pool(py, &error))
     }
+}
+
+/// The specification under which a caller's calls go.
+fn spec_of(caller: &Bound<'_, PyAny>) -> PyResult<SpecId> {
+    Ok(SpecId(
+        caller.getattr(intern!(caller.py(), "spec"))?.extract()?,
+    ))
 }
 
 /// The end of a cluster is waited for, and may wait itself for the interpreter's lock, which is held here.

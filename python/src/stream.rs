@@ -14,6 +14,7 @@ use std::{
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     task::{Context, Poll},
+    time::Instant,
 };
 
 use bytes::Bytes;
@@ -186,35 +187,22 @@ impl Stream {
         Ok(())
     }
 
-    /// The next result; raises why there is none in its place, `StopIteration` after the last. `None` as an answer to
-    /// the timeout is told apart by the tuple around a result.
-    #[pyo3(signature = (timeout = None))]
-    fn next(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<Option<(Py<PyAny>,)>> {
-        let deadline = deadline(timeout);
-        loop {
-            if let Some(result) = self.take(py) {
-                return result.map(|value| Some((value,)));
-            }
-            let fed = if self.threaded {
-                Fed::Busy
-            } else {
-                self.feed(py)?
-            };
-            if self.is_over() {
-                return Err(self.last_word());
-            }
-            let ready = block(py, deadline, |context| self.poll_more(context, fed))?;
-            match ready {
-                None => return Ok(None),
-                Some(Ok(())) => self.sort_in(),
-                Some(Err(error)) => {
-                    self.sort_in();
-                    self.stop(errors::of_pool(py, &error));
-                }
-            }
-        }
+    fn __iter__(stream: PyRef<'_, Self>) -> PyRef<'_, Self> {
+        stream
     }
 
+    /// The next result; raises why there is none in its place.
+    fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        Ok(self
+            .next_by(py, None)?
+            .expect("it comes, if there is no deadline"))
+    }
+
+    /// The next result, as `__next__` gives it, in a tuple; `None` when the time is over.
+    fn next(&self, py: Python<'_>, timeout: f64) -> PyResult<Option<(Py<PyAny>,)>> {
+        let result = self.next_by(py, deadline(Some(timeout)))?;
+        Ok(result.map(|value| (value,)))
+    }
     /// Waits for all results, in the order of the inputs; raises the error of the lowest input, after all have ended.
     fn collect(&self, py: Python<'_>) -> PyResult<Py<PyList>> {
         let results = PyList::empty(py);
@@ -299,15 +287,34 @@ impl Stream {
             self.call.received().0,
         )
     }
-
-    /// Whether the input has been read to its end.
-    #[getter]
-    fn is_fed(&self) -> bool {
-        self.fed.load(Ordering::Acquire)
-    }
 }
 
 impl Stream {
+    fn next_by(&self, py: Python<'_>, deadline: Option<Instant>) -> PyResult<Option<Py<PyAny>>> {
+        loop {
+            if let Some(result) = self.take(py) {
+                return result.map(Some);
+            }
+            let fed = if self.threaded {
+                Fed::Busy
+            } else {
+                self.feed(py)?
+            };
+            if self.is_over() {
+                return Err(self.last_word());
+            }
+            let ready = block(py, deadline, |context| self.poll_more(context, fed))?;
+            match ready {
+                None => return Ok(None),
+                Some(Ok(())) => self.sort_in(),
+                Some(Err(error)) => {
+                    self.sort_in();
+                    self.stop(errors::of_pool(py, &error));
+                }
+            }
+        }
+    }
+
     /// Reads and submits as much as may be.
     fn feed(&self, py: Python<'_>) -> PyResult<Fed> {
         if self.fed.load(Ordering::Acquire) {

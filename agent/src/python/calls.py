@@ -20,6 +20,8 @@ RAW_BYTES_MIN = 4096
 # Smaller buffers are cheaper inside the pickle.
 BUFFER_BYTES_MIN = 16 << 10
 ALIGNMENT = 16
+# Types that have no buffers.
+PLAIN = frozenset([int, float, bool, str, type(None)])
 
 
 class Unfit(Exception):
@@ -55,7 +57,9 @@ def unpack_buffers(body):
 
 
 def pack(value):
-    """A value as the pieces of a payload."""
+    """A value as a payload: bytes, or a list of pieces that are not worth a copy."""
+    if type(value) in PLAIN:
+        return dumps(value)
     if type(value) is bytes and len(value) >= RAW_BYTES_MIN:
         return [b"\x02", value]
     buffers = []
@@ -68,7 +72,7 @@ def pack(value):
         return False
 
     pickled = dumps(value, 5, buffer_callback=keep)
-    return [pickled] if not buffers else pack_buffers(pickled, buffers)
+    return pickled if not buffers else pack_buffers(pickled, buffers)
 
 
 def pack_buffers(pickled, buffers):
@@ -153,7 +157,9 @@ def call(function, body):
 
 
 def item(function, body):
-    return result_of(function(unpack(body)))
+    value = function(loads(body) if body[0] > RAW else unpack(body))
+    # The shortest way for the shortest tasks.
+    return dumps(value) if type(value) in PLAIN else result_of(value)
 
 
 def star(function, body):
@@ -179,7 +185,7 @@ def attempt_at(function, args):
         dumped = result_of(function(*args))
     except BaseException as error:
         return False, failure(error)
-    return True, dumped[0] if len(dumped) == 1 else b"".join(dumped)
+    return True, dumped if type(dumped) is bytes else b"".join(dumped)
 
 
 def results_of(results):
@@ -196,18 +202,15 @@ def results_of(results):
 CALLS = (call, item, star, chunk, star_chunk, each)
 
 
-def run(spec, index, attempt, payload):
-    """Runs a task; its outcome and the pieces of its payload. Never raises."""
-    current.index, current.attempt = index, attempt
+def run(spec, argument):
+    """Runs a task; its outcome and payload. Never raises."""
     try:
         function = functions[spec]
         if type(function) is Broken:
             raise function.error
-        return DONE, CALLS[payload[0]](function, payload[1:])
+        return DONE, CALLS[argument[0]](function, argument[1:])
     except BaseException as error:
-        return FAILED, [failure(error)]
-    finally:
-        current.attempt = 0
+        return FAILED, failure(error)
 
 
 def failure(error):
@@ -233,9 +236,13 @@ def explained(error):
 
 
 def flush():
-    for stream in (sys.stdout, sys.stderr):
+    try:
+        sys.stdout.flush()
+        sys.stderr.flush()
+    except (AttributeError, OSError, ValueError):
+        # One of them is not there any more.
         try:
-            stream.flush()
+            sys.stderr.flush()
         except (AttributeError, OSError, ValueError):
             pass
 

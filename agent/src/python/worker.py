@@ -9,10 +9,12 @@
 import fcntl
 import mmap
 import os
+import select
 import socket
 import struct
-import termios
 import time
+from collections import deque
+from functools import partial
 
 READY, UNFIT, RESULT, GIVEN_BACK = 1, 2, 3, 4
 DEFINE, RUN, GO, STOP = 2, 3, 5, 6
@@ -21,10 +23,11 @@ DEFINE, RUN, GO, STOP = 2, 3, 5, 6
 MARKS_AT, MARKS = 64, 4096
 OUTBOX_AT, OUTBOX_BYTES = 8192, 64 << 10
 # Results of tasks that were shorter than this wait, and no longer than that.
-SHORT_NS, WAIT_NS = 200_000, 1_000_000
+SHORT_US, WAIT_NS = 200, 1_000_000
 
 HEAD = struct.Struct("<IB")
 RESULT_HEAD = struct.Struct("<IBQIBBQQ")
+RESULT_BYTES, write_result = RESULT_HEAD.size, RESULT_HEAD.pack_into
 ROW = struct.Struct("<QII")
 READ_BYTES = 256 << 10
 # Pieces of a result up to this size are put together.
@@ -38,8 +41,7 @@ class Inbox:
         self.sock = sock
         self.data = memoryview(b"")
         # Tasks at hand: index, attempt, specification, argument.
-        self.tasks = []
-        self.at = 0
+        self.tasks = deque()
         self.go = False
         self.stop = False
 
@@ -98,15 +100,14 @@ class Inbox:
         count = int.from_bytes(body[:4], "little")
         at = 4 + 20 * count
         columns = struct.unpack_from("<%dQ%dI" % (count, 3 * count), body, 4)
-        if self.at:
-            del self.tasks[: self.at]
-            self.at = 0
-        for number in range(count):
-            length = columns[3 * count + number]
-            self.tasks.append(
-                (columns[number], columns[count + number], columns[2 * count + number], body[at : at + length])
-            )
+        if len(body) <= JOINED_BYTES_MAX:
+            # Small ones are quicker to take apart so.
+            body = bytes(body)
+        arguments = []
+        for length in columns[3 * count :]:
+            arguments.append(body[at : at + length])
             at += length
+        self.tasks.extend(zip(columns[:count], columns[count : 2 * count], columns[2 * count : 3 * count], arguments))
 
 
 def say(sock, kind, body):
@@ -130,16 +131,20 @@ def send(sock, pieces):
         os._exit(0)
 
 
-def has_printed(buffer=bytearray(4)):
-    """Whether the pipes hold what the agent has not read."""
-    try:
-        fcntl.ioctl(1, termios.FIONREAD, buffer)
-        if any(buffer):
-            return True
-        fcntl.ioctl(2, termios.FIONREAD, buffer)
-        return any(buffer)
-    except OSError:
-        return False
+def send_result(sock, result, index, attempt, outcome, printed, started_us, took_us):
+    pieces = [result] if type(result) is bytes else result
+    size = RESULT_BYTES + sum(memoryview(piece).nbytes for piece in pieces)
+    send(sock, [RESULT_HEAD.pack(size - 4, RESULT, index, attempt, outcome, printed, started_us, took_us), *pieces])
+
+
+def unread_output():
+    """What tells whether stdout and stderr hold what the agent has not read."""
+    pipes = select.poll()
+    for fd in (1, 2):
+        # The other end of each, to ask about it.
+        end = os.open("/proc/self/fd/%d" % fd, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        pipes.register(end, select.POLLIN)
+    return partial(pipes.poll, 0)
 
 
 class Outbox:
@@ -150,19 +155,18 @@ class Outbox:
         self.turns, self.used_word = tray[8:16].cast("Q"), tray[16:24].cast("Q")
         self.box = tray[OUTBOX_AT:]
         self.used = 0
-        self.oldest = 0
 
-    def put(self, frame, now):
-        """Whether there is room for it, and time."""
-        used = self.used
-        end = used + len(frame)
-        if used == 0:
-            self.oldest = now
-        elif now - self.oldest > WAIT_NS:
+    def put(self, result, index, attempt, outcome, started_us, took_us):
+        """Puts a result behind the others; whether it is small enough, and there was room."""
+        if type(result) is not bytes:
             return False
+        at = self.used
+        size = RESULT_BYTES + len(result)
+        end = at + size
         if end > OUTBOX_BYTES:
             return False
-        self.box[used:end] = frame
+        write_result(self.box, at, size - 4, RESULT, index, attempt, outcome, False, started_us, took_us)
+        self.box[at + RESULT_BYTES : end] = result
         self.used_word[0] = self.used = end
         return True
 
@@ -174,21 +178,22 @@ class Outbox:
 
 
 def serve(inbox, tray):
+    """Runs tasks until it is told to stop. What is done here is done for each task: it is what a short one costs."""
     sock, tasks = inbox.sock, inbox.tasks
-    clock, wall = time.perf_counter_ns, time.time_ns
     begun, marks = tray[:8].cast("Q"), tray[MARKS_AT : MARKS_AT + MARKS]
-    outbox = Outbox(sock, tray)
+    outbox, clock, has_printed = Outbox(sock, tray), time.perf_counter_ns, unread_output()
     number = 0
     while True:
-        if inbox.at >= len(tasks):
+        if not tasks:
             outbox.send()
             if inbox.stop:
                 return
+            current.attempt = 0
             inbox.hear(True)
+            now = heard = clock()
+            wall = time.time_ns() - now
             continue
-        index, attempt, spec, argument = tasks[inbox.at]
-        tasks[inbox.at] = None
-        inbox.at += 1
+        index, attempt, spec, argument = tasks.popleft()
         # First that it has come to the task, then the look: the agent does it the other way round.
         number += 1
         begun[0] = number
@@ -196,34 +201,27 @@ def serve(inbox, tray):
             outbox.send()
             say(sock, GIVEN_BACK, ROW.pack(index, attempt, spec))
             continue
-        started = wall()
-        at = clock()
-        outcome, pieces = run(spec, index, attempt, argument)
-        now = clock()
-        took = now - at
+        current.index, current.attempt = index, attempt
+        outcome, result = run(spec, argument)
         argument = None
+        started, now = now, clock()
         flush()
+        started_us, took_us = (wall + started) // 1000, (now - started) // 1000
         printed = has_printed()
-        size = len(pieces[0]) if len(pieces) == 1 else sum(memoryview(piece).nbytes for piece in pieces)
-        head = RESULT_HEAD.pack(
-            size + 31, RESULT, index, attempt, outcome, printed, started // 1000, took // 1000
-        )
-        if size <= JOINED_BYTES_MAX:
-            frame = b"".join([head, *pieces])
-            if took < SHORT_NS and not printed and inbox.at < len(tasks) and outbox.put(frame, now):
+        if not printed and outbox.put(result, index, attempt, outcome, started_us, took_us):
+            if tasks and took_us < SHORT_US and now - heard < WAIT_NS:
                 continue
             outbox.send()
-            send(sock, [frame])
+            inbox.hear(False)
         else:
             outbox.send()
-            send(sock, [head, *pieces])
-        pieces = None
-        if printed:
-            while not inbox.go:
+            send_result(sock, result, index, attempt, outcome, bool(printed), started_us, took_us)
+            result = None
+            # Until the agent has read what was printed, nobody else is to print.
+            while printed and not inbox.go:
                 inbox.hear(True)
             inbox.go = False
-        else:
-            inbox.hear(False)
+        now = heard = clock()
 
 
 def refuse(sock, reason):
