@@ -12,6 +12,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fs::File,
     future::pending,
+    pin::Pin,
     time::Duration,
 };
 
@@ -22,7 +23,12 @@ use fleetpool_proto::{
     message::{FromAgent, Registration, ToAgent},
     version::Welcome,
 };
-use tokio::{net::UnixStream, sync::mpsc, task::JoinSet};
+use tokio::{
+    net::UnixStream,
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, Sleep, sleep},
+};
 
 use crew::start_spawner;
 use programs::Checked;
@@ -91,6 +97,7 @@ struct Shell {
     store: Store,
     checks: JoinSet<Checked>,
     templates: Templates,
+    alarm: Alarm,
 }
 
 /// What woke the shell.
@@ -132,6 +139,7 @@ impl Shell {
             store: Store::new(options.cache_dir.clone(), options.local_programs.clone()),
             checks: JoinSet::new(),
             templates: Templates::default(),
+            alarm: Alarm::new(),
             options,
         })
     }
@@ -196,6 +204,7 @@ impl Shell {
             checks,
             templates,
             outbox,
+            alarm,
             ..
         } = self;
         let (receiver, room) = match link {
@@ -211,7 +220,7 @@ impl Shell {
             Some(Ok(checked)) = checks.join_next() => Woken::Checked(checked),
             Some(started) = templates.started() => Woken::Template(started),
             _ = self.spawner_gone.readable() => Woken::SpawnerGone,
-            () = sleep_until(timeout) => Woken::Time,
+            () = alarm.ring_by(timeout) => Woken::Time,
         }
     }
 
@@ -443,9 +452,32 @@ async fn dialled(dialling: &mut Option<Dialling>) -> Result<(Session, Welcome), 
     }
 }
 
-async fn sleep_until(time: Option<Timestamp>) {
-    match time {
-        Some(time) => tokio::time::sleep(time.since(clock::now()).min(NAP_MAX)).await,
-        None => pending().await,
+/// Rings no later than it is asked to. To ring too early costs a look at the core; to set a timer anew for each task, as its
+/// time limits come and go, would cost a system call each.
+struct Alarm {
+    timer: Pin<Box<Sleep>>,
+    set_to: Option<Timestamp>,
+}
+
+impl Alarm {
+    fn new() -> Self {
+        Self {
+            timer: Box::pin(sleep(Duration::ZERO)),
+            set_to: None,
+        }
+    }
+
+    /// Cancel-safe.
+    async fn ring_by(&mut self, time: Option<Timestamp>) {
+        let Some(time) = time else {
+            return pending().await;
+        };
+        if self.set_to.is_none_or(|set_to| time < set_to) {
+            let nap = time.since(clock::now()).min(NAP_MAX);
+            self.timer.as_mut().reset(Instant::now() + nap);
+            self.set_to = Some(time);
+        }
+        self.timer.as_mut().await;
+        self.set_to = None;
     }
 }

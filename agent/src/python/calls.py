@@ -152,13 +152,14 @@ def result_of(value):
 
 
 def call(function, body):
-    args, kwds = unpack(body)
-    return result_of(function(*args, **kwds))
+    args, kwds = loads(body) if body[0] > RAW else unpack(body)
+    value = function(*args, **kwds)
+    # The shortest way for the shortest tasks.
+    return dumps(value) if type(value) in PLAIN else result_of(value)
 
 
 def item(function, body):
     value = function(loads(body) if body[0] > RAW else unpack(body))
-    # The shortest way for the shortest tasks.
     return dumps(value) if type(value) in PLAIN else result_of(value)
 
 

@@ -157,7 +157,7 @@ def main():
         signal.SIG_BLOCK, [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGTSTP]
     )
     try:
-        _, body = inbox.frame(True)
+        _, body = inbox.frame()
         load_context(bytes(body))
     except Unfit as reason:
         refuse(agent, str(reason))

@@ -45,11 +45,10 @@ class Inbox:
         self.go = False
         self.stop = False
 
-    def frame(self, wait):
-        """The next frame's kind and body; `None` when there is none and none is waited for."""
-        while len(self.data) < 5:
-            if not self.fill(wait):
-                return None
+    def frame(self):
+        """The next frame's kind and body."""
+        while len(self.data) < HEAD.size:
+            self.fill()
         length, kind = HEAD.unpack_from(self.data)
         end = 4 + length
         if len(self.data) < end:
@@ -69,24 +68,24 @@ class Inbox:
         self.data = self.data[end:]
         return kind, body
 
-    def fill(self, wait):
+    def has_frame(self):
+        """Whether a whole one has come."""
+        return len(self.data) >= HEAD.size and len(self.data) >= 4 + HEAD.unpack_from(self.data)[0]
+
+    def fill(self):
         try:
-            part = self.sock.recv(READ_BYTES, 0 if wait else socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return False
+            part = self.sock.recv(READ_BYTES)
         except ConnectionError:
             os._exit(0)
         if not part:
             # The agent is gone, and with it the reason to live.
             os._exit(0)
         self.data = memoryview(bytes(self.data) + part if self.data else part)
-        return True
 
-    def hear(self, wait):
-        """Takes in what has been said: one frame, or all that is there."""
-        while (said := self.frame(wait)) is not None:
-            wait = False
-            kind, body = said
+    def hear(self):
+        """Waits until something is said, and takes in what has come."""
+        while True:
+            kind, body = self.frame()
             if kind == RUN:
                 self.hand(body)
             elif kind == DEFINE:
@@ -95,6 +94,8 @@ class Inbox:
                 self.go = True
             elif kind == STOP:
                 self.stop = True
+            if not self.has_frame():
+                return
 
     def hand(self, body):
         count = int.from_bytes(body[:4], "little")
@@ -189,8 +190,8 @@ def serve(inbox, tray):
             if inbox.stop:
                 return
             current.attempt = 0
-            inbox.hear(True)
-            now = heard = clock()
+            inbox.hear()
+            now = said = clock()
             wall = time.time_ns() - now
             continue
         index, attempt, spec, argument = tasks.popleft()
@@ -209,19 +210,18 @@ def serve(inbox, tray):
         started_us, took_us = (wall + started) // 1000, (now - started) // 1000
         printed = has_printed()
         if not printed and outbox.put(result, index, attempt, outcome, started_us, took_us):
-            if tasks and took_us < SHORT_US and now - heard < WAIT_NS:
+            if tasks and took_us < SHORT_US and now - said < WAIT_NS:
                 continue
             outbox.send()
-            inbox.hear(False)
         else:
             outbox.send()
             send_result(sock, result, index, attempt, outcome, bool(printed), started_us, took_us)
             result = None
             # Until the agent has read what was printed, nobody else is to print.
             while printed and not inbox.go:
-                inbox.hear(True)
+                inbox.hear()
             inbox.go = False
-        now = heard = clock()
+        now = said = clock()
 
 
 def refuse(sock, reason):
@@ -234,7 +234,7 @@ def work(sock, tray_fd):
     """Is a worker until it is told to stop."""
     inbox = Inbox(sock)
     # Its keeper is there now: nothing that it starts can get away.
-    inbox.frame(True)
+    inbox.frame()
     tray = memoryview(mmap.mmap(tray_fd, OUTBOX_AT + OUTBOX_BYTES))
     os.close(tray_fd)
     try:

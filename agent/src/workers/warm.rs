@@ -312,10 +312,11 @@ impl Worker {
                 continue;
             }
             let author = Some(Author { attempt, pid });
-            if row.printed || alone {
+            // One with a tray has looked into the pipes itself.
+            if row.printed || alone && self.tray.is_none() {
                 self.pipes.drain(author, &mut self.outlet);
             } else {
-                // Nothing is left in the pipes, but the end of it may have been read before others came to hand.
+                // Nothing is left in the pipes, but the end of it may have been read before.
                 self.pipes.finish_lines(author, &mut self.outlet);
             }
             self.outlet.event(Event::TaskEnded {
