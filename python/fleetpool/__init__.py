@@ -15,10 +15,10 @@ A script that only uses pools needs one line changed: `import fleetpool as multi
 
 from __future__ import annotations
 
-import dataclasses
+import importlib
 import multiprocessing as _multiprocessing
 import pickle as _pickle
-from typing import Any, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
 from . import _core, _errors
 
@@ -32,15 +32,16 @@ from ._errors import (  # noqa: E402
     MaybeEncodingError,
     PoolError,
     RemoteTraceback,
-    TaskCancelled,
     TaskError,
     TaskNotStarted,
     TaskTimeout,
     TimeoutError,
-    WorkerLost,
 )
-from .executor import Executor  # noqa: E402
 from .pool import AsyncResult, Host, IMapIterator, Pool, Progress  # noqa: E402
+
+if TYPE_CHECKING:
+    from ._futures import TaskCancelled, WorkerLost
+    from .executor import Executor
 
 __all__ = [
     "AsyncResult",
@@ -69,9 +70,10 @@ __all__ = [
 ]
 
 
-@dataclasses.dataclass(frozen=True)
 class Task:
     """The task that runs, as it sees itself."""
+
+    __slots__ = ("index", "attempt", "host", "slot")
 
     index: int
     """Its place in the order in which its pool was given tasks."""
@@ -81,6 +83,12 @@ class Task:
     """The host's name in the fleet."""
     slot: int
     """The slot on that host, counted from 1."""
+
+    def __init__(self, index: int, attempt: int, host: str, slot: int) -> None:
+        self.index, self.attempt, self.host, self.slot = index, attempt, host, slot
+
+    def __repr__(self) -> str:
+        return f"Task(index={self.index}, attempt={self.attempt}, host={self.host!r}, slot={self.slot})"
 
 
 def current_task() -> Optional[Task]:
@@ -104,8 +112,16 @@ def get_context(method: Optional[str] = None) -> Any:
     return sys.modules[__name__]
 
 
+# What is imported when it is first asked for: it brings in `concurrent.futures`.
+_LATER = {"Executor": "executor", "TaskCancelled": "_futures", "WorkerLost": "_futures"}
+
+
 def __getattr__(name: str) -> Any:
     """What this module does not have of its own is the standard library's."""
+    if name in _LATER:
+        found = getattr(importlib.import_module(f"{__name__}.{_LATER[name]}"), name)
+        globals()[name] = found
+        return found
     if name.startswith("__"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     try:

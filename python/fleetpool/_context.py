@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
 import os
 import pickle
 import sys
 import types
-import zipfile
 from typing import Any, Callable, Iterable, Optional
 
 from ._shipping import Shipper
@@ -154,6 +152,9 @@ def _zipped_module(module: Any) -> tuple[str, bytes]:
 
 def _zipped(path: str, inside: str) -> tuple[str, bytes]:
     """A file or folder as a zip file, and a name for it that tells its content."""
+    import hashlib
+    import zipfile
+
     path = os.path.abspath(path)
     if not os.path.exists(path):
         raise FileNotFoundError(f"{path} does not exist, and cannot be sent")

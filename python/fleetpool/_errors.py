@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import builtins
-import concurrent.futures
-import concurrent.futures.process
 import multiprocessing
 import multiprocessing.pool
 import pickle
@@ -44,41 +42,12 @@ class TaskError(Error):
         return _again, (type(self), self.args, self.__dict__)
 
 
-class WorkerLost(TaskError, concurrent.futures.process.BrokenProcessPool):
-    """The process that ran the task died under it. The pool goes on with a new one.
-
-    `signal` is what killed it, `exit` the status it exited with (one of them is `None`); `memory` the most that it held,
-    in KiB (0: not known); `stderr_tail` the last that it wrote to stderr.
-    """
-
-    def __init__(
-        self,
-        message: str,
-        index: int = 0,
-        host: str = "",
-        pid: int = 0,
-        signal: Optional[int] = None,
-        exit: Optional[int] = None,
-        memory: int = 0,
-        stderr_tail: str = "",
-    ) -> None:
-        super().__init__(message, index, host, pid)
-        self.signal = signal
-        self.exit = exit
-        self.memory = memory
-        self.stderr_tail = stderr_tail
-
-
 class HostLost(TaskError):
     """The task's host was lost, more often than it may be run again."""
 
 
 class TaskTimeout(TaskError, TimeoutError):
     """The task ran past its timeout, and was killed with everything it had started."""
-
-
-class TaskCancelled(TaskError, concurrent.futures.CancelledError):
-    """The task was cancelled, by `cancel()` or with its pool."""
 
 
 class TaskNotStarted(TaskError):
@@ -96,15 +65,6 @@ def _again(kind: type, args: tuple[Any, ...], state: dict[str, Any]) -> BaseExce
     return error
 
 
-_OF_TASKS: dict[str, type[TaskError]] = {
-    "worker_lost": WorkerLost,
-    "host_lost": HostLost,
-    "timed_out": TaskTimeout,
-    "cancelled": TaskCancelled,
-    "not_started": TaskNotStarted,
-}
-
-
 def of_pool(kind: str, message: str) -> BaseException:
     """An error of a call on a pool."""
     if kind == "closed":
@@ -120,7 +80,16 @@ def of_pool(kind: str, message: str) -> BaseException:
 
 def of_task(kind: str, message: str, fields: dict[str, Any]) -> BaseException:
     """An error that a task did not raise itself."""
-    return _OF_TASKS[kind](message, **fields)
+    from . import _futures
+
+    kinds: dict[str, type[TaskError]] = {
+        "worker_lost": _futures.WorkerLost,
+        "host_lost": HostLost,
+        "timed_out": TaskTimeout,
+        "cancelled": _futures.TaskCancelled,
+        "not_started": TaskNotStarted,
+    }
+    return kinds[kind](message, **fields)
 
 
 def of_failure(payload: bytes, host: str, pid: int) -> BaseException:

@@ -8,6 +8,7 @@
 
 mod call;
 mod errors;
+mod memory;
 mod output;
 mod payload;
 mod plain;

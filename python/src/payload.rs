@@ -6,10 +6,10 @@ use pyo3::{
     intern,
     prelude::*,
     sync::PyOnceLock,
-    types::{PyByteArray, PyBytes, PyDict, PyList},
+    types::{PyBytes, PyDict, PyList},
 };
 
-use crate::plain;
+use crate::{memory, plain};
 
 /// The way to call a function with positional and named arguments.
 const CALL: u8 = 0;
@@ -108,9 +108,9 @@ pub(crate) fn unpack<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Bound<'py
         return Ok(value);
     }
     match payload.first() {
-        Some(&RAW) => Ok(PyBytes::new(py, &payload[1..]).into_any()),
+        Some(&RAW) => Ok(memory::bytes(py, &payload[1..])?.into_any()),
         Some(&OUT_OF_BAND) => unpack_buffers(py, payload),
-        _ => loads(py)?.call1((PyBytes::new(py, payload),)),
+        _ => loads(py)?.call1((memory::bytes(py, payload)?,)),
     }
 }
 
@@ -118,14 +118,12 @@ pub(crate) fn unpack<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Bound<'py
 fn unpack_buffers<'py>(py: Python<'py>, payload: &[u8]) -> PyResult<Bound<'py, PyAny>> {
     let (pickled, buffers) = split_buffers(payload)
         .ok_or_else(|| PyValueError::new_err("a result is shorter than it says"))?;
-    let buffers = buffers
-        .into_iter()
-        .map(|buffer| PyByteArray::new(py, buffer));
+    let made = PyList::empty(py);
+    for buffer in buffers {
+        made.append(memory::bytearray(py, buffer)?)?;
+    }
     let options = PyDict::new(py);
-    options.set_item(
-        intern!(py, "buffers"),
-        PyList::new(py, buffers.collect::<Vec<_>>())?,
-    )?;
+    options.set_item(intern!(py, "buffers"), made)?;
     loads(py)?.call((PyBytes::new(py, pickled),), Some(&options))
 }
 

@@ -236,6 +236,11 @@ def test_env_is_added_to_the_environment_of_tasks():
     assert "FLEETPOOL_TEST_EXTRA" not in os.environ
 
 
+def test_tasks_do_not_see_what_is_said_to_their_interpreter_alone(pool):
+    assert pool.apply(os.getenv, ("GLIBC_TUNABLES",)) is None
+    assert pool.apply(os.getenv, ("FLEETPOOL_TEMPLATE",)) is None
+
+
 def test_working_dir_is_where_tasks_run(tmp_path):
     (tmp_path / "data.txt").write_text("found")
     with Pool(1, working_dir=str(tmp_path)) as pool:

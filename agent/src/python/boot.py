@@ -1,8 +1,11 @@
-import os, socket, struct, sys
-descriptors = [int(fd) for fd in os.environ.pop("FLEETPOOL_TEMPLATE").split()]
+import os, _socket, struct, sys
+words = os.environ.pop("FLEETPOOL_TEMPLATE").split()
+descriptors = [int(fd) for fd in words[:4]]
+for name in words[4:]:
+    del os.environ[name]
 for fd in descriptors:
     os.set_inheritable(fd, False)
-agent = socket.socket(fileno=descriptors[0])
+agent = _socket.socket(fileno=descriptors[0])
 def read(size):
     data = bytearray()
     while len(data) < size:

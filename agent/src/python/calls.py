@@ -1,8 +1,8 @@
 """What a worker does with the functions and arguments that its pool's client has pickled.
 
 Runs in the template process and in the workers that are forked from it, before `worker.py` and in the same
-namespace; the other side is `fleetpool/_shipping.py` and the extension's `payload.rs`. Standard library only, and as
-little of it as can be: it is what a pool's first task waits for.
+namespace; the other side is `fleetpool/_shipping.py` and the extension's `payload.rs`. Standard library only, and of it
+as little as can be, by the modules behind the modules: it is what a pool's first task waits for.
 
 A payload begins with how it is packed: 0x80 is a pickle as it is, 1 a pickle with its buffers behind it (protocol 5,
 out of band), 2 raw bytes. An argument has one byte before that, how the function is to be called.
@@ -11,7 +11,7 @@ out of band), 2 raw bytes. An argument has one byte before that, how the functio
 import marshal
 import sys
 import types
-from pickle import dumps, loads
+from _pickle import dumps, loads
 
 DONE, FAILED, NOT_STARTED = 0, 1, 6
 OUT_OF_BAND, RAW = 1, 2

@@ -6,9 +6,9 @@
 # their functions need; each worker is a fork of it, and has them at once. It runs nothing of the user's itself but
 # the import of modules, and ends with its agent: the kernel sees to that, in the middle of an import too.
 
+import _signal
 import gc
 import select
-import signal
 
 IMPORT, FORK = 1, 2
 REQUEST_BYTES_MAX = 64 << 10
@@ -29,8 +29,8 @@ class Template:
         self.pipe = [self.awake, wake]
         for end in self.pipe:
             os.set_blocking(end, False)
-        signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
+        _signal.signal(_signal.SIGCHLD, lambda *_: None)
+        _signal.set_wakeup_fd(wake, warn_on_full_buffer=False)
 
     def serve(self):
         """Serves the agent until it goes away; returns in each worker, with its descriptors."""
@@ -53,7 +53,7 @@ class Template:
     def receive(self):
         # Not by `socket.recv_fds`, which forgets its flags.
         request, ancillary, _, _ = self.requests.recvmsg(
-            REQUEST_BYTES_MAX, socket.CMSG_LEN(DESCRIPTORS_MAX * 4), socket.MSG_CMSG_CLOEXEC
+            REQUEST_BYTES_MAX, _socket.CMSG_LEN(DESCRIPTORS_MAX * 4), _socket.MSG_CMSG_CLOEXEC
         )
         descriptors = [fd for _, _, data in ancillary for (fd,) in struct.iter_unpack("i", data)]
         return request, descriptors
@@ -83,7 +83,7 @@ class Template:
                 os.close(fd)
         else:
             # The worker's end is not to be missed, however soon it comes.
-            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGCHLD])
+            _signal.pthread_sigmask(_signal.SIG_BLOCK, [_signal.SIGCHLD])
             child = fork_or_say(worker[0])
             if child is None:
                 os._exit(1)
@@ -103,9 +103,9 @@ class Template:
 
     def become_worker(self, slot, descriptors):
         """Leaves behind what is the template's: a worker begins like any process."""
-        signal.set_wakeup_fd(-1)
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        _signal.set_wakeup_fd(-1)
+        _signal.signal(_signal.SIGCHLD, _signal.SIG_DFL)
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, [])
         os.setpgid(0, 0)
         for fd in [*descriptors, self.requests.fileno(), self.executable, self.lock, *self.pipe]:
             os.close(fd)
@@ -122,7 +122,7 @@ def fork_or_say(worker):
     try:
         return os.fork()
     except OSError as error:
-        say(socket.socket(fileno=os.dup(worker)), UNFIT, b"no process could be forked for it: " + str(error).encode())
+        say(_socket.socket(fileno=os.dup(worker)), UNFIT, b"no process could be forked for it: " + str(error).encode())
 
 
 def import_all(names):
@@ -153,8 +153,8 @@ def die_with_agent():
 
 def main():
     inbox = Inbox(agent)
-    signal.pthread_sigmask(
-        signal.SIG_BLOCK, [signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGTERM, signal.SIGTSTP]
+    _signal.pthread_sigmask(
+        _signal.SIG_BLOCK, [_signal.SIGHUP, _signal.SIGINT, _signal.SIGQUIT, _signal.SIGTERM, _signal.SIGTSTP]
     )
     try:
         _, body = inbox.frame()
@@ -168,14 +168,14 @@ def main():
     gc.freeze()
     say(agent, READY, bytes(sys.version_info[:2]))
     _, requests, executable, lock = descriptors
-    template = Template(socket.socket(fileno=requests), executable, lock)
+    template = Template(_socket.socket(fileno=requests), executable, lock)
     sock, stdout, stderr, tray = template.serve()
     agent.close()
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
     os.close(stdout)
     os.close(stderr)
-    work(socket.socket(fileno=sock), tray)
+    work(_socket.socket(fileno=sock), tray)
 
 
 main()

@@ -6,14 +6,14 @@
 # (`agent/src/workers/dialect.rs`). It runs one task at a time, in the order they came, and has one thread: a task may
 # fork.
 
+import _socket
 import fcntl
 import mmap
 import os
 import select
-import socket
 import struct
 import time
-from collections import deque
+from _collections import deque
 from functools import partial
 
 READY, UNFIT, RESULT, GIVEN_BACK = 1, 2, 3, 4
