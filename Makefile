@@ -13,8 +13,9 @@ TEST_MINUTES_MAX ?= 12
 # Simulated worlds per property in `make sim`; `make test` runs the number that its tests name.
 SEEDS ?= 100000
 PYTHON ?= python3
-# Where the Python package is installed for its tests.
+# Where the Python package is installed for its tests, and, as it is shipped, beside the pools that it is compared with.
 VENV ?= $(CURDIR)/target/venv
+BENCH_VENV ?= $(CURDIR)/target/bench-venv
 
 .DEFAULT_GOAL := help
 
@@ -94,6 +95,20 @@ sim-mutants: ## plants one bug after another in the cores; the simulator must fi
 	$(CARGO) test --locked -p fleetpool-tests --test sim -- --nocapture found
 
 .PHONY: bench
-bench: ## the table of figures against peers; CASES="a c" for some (see docs/bench.md)
+bench: bench-rust bench-python ## the tables of figures against peers (see docs/bench.md)
+
+.PHONY: bench-rust
+bench-rust: ## the first of them: commands, native workers, the coordinator; CASES="a c" for some
 	$(CARGO) build --locked --release -p fleetpool-cli
 	$(CARGO) bench --locked -p fleetpool-tests --bench figures -- $(CASES)
+
+$(BENCH_VENV)/installed: python/bench/requirements.txt
+	$(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/pip install --quiet --disable-pip-version-check -r $< "maturin>=1.9,<2"
+	touch $@
+
+.PHONY: bench-python
+bench-python: $(BENCH_VENV)/installed ## the second: the Python package; CASES="a c" for some
+	PATH="$(BENCH_VENV)/bin:$$PATH" $(BENCH_VENV)/bin/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps \
+		--force-reinstall ./python
+	$(BENCH_VENV)/bin/python python/bench/pool.py --cluster loopback $(CASES)

@@ -27,8 +27,13 @@ def build_editable(wheel_directory, config_settings=None, metadata_directory=Non
 
 def _settings(given):
     settings = dict(given or {})
-    settings.setdefault("build-args", f"--profile {PROFILE}")
+    settings.setdefault("build-args", f"--profile {PROFILE}" + (" --strip" if is_shipped() else ""))
     return settings
+
+
+def is_shipped():
+    """Whether users get it: then without what only a debugger reads, which is most of it."""
+    return PROFILE != "dev"
 
 
 def _bring_command():
@@ -41,4 +46,6 @@ def _bring_command():
     place.parent.mkdir(exist_ok=True)
     part = place.with_suffix(".part")
     shutil.copy2(built, part)
+    if is_shipped() and shutil.which("strip"):
+        subprocess.run(["strip", part], check=True)
     part.replace(place)

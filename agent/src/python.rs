@@ -1,5 +1,5 @@
-//! What a pool's template and its Python workers run: a program that is part of this binary, so that a host needs an interpreter and nothing
-//! else of ours.
+//! What a pool's template and its Python workers run: a program that is part of this binary, so that a host needs an
+//! interpreter and nothing else of ours.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 

@@ -350,7 +350,7 @@ async fn a_module_that_starts_a_thread_is_left_to_the_workers() {
 }
 
 #[tokio::test]
-async fn g8_a_module_whose_import_hangs_ends_with_its_pool() {
+async fn g6_a_module_whose_import_hangs_ends_with_its_pool() {
     let module = Module::new("import time\ntime.sleep(1000)");
     let mut boss = module.boss(1).await;
     boss.grant_raw(SPEC, [(0, task("1"))]).await;

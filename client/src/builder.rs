@@ -18,7 +18,7 @@ use crate::{
     cluster::Cluster,
     config,
     error::Error,
-    output::{Output, Printed, Printer},
+    output::{Notes, Output, Printed, Printer},
     park,
     pool::Pool,
     program::Program,
@@ -173,9 +173,10 @@ impl Builder {
         let core = Arc::new(Core::new(submitter, cluster.hosts(), self.timeout));
         core.limit(slots);
         let printer = Printer::new(self.output);
+        let notes = Notes::to(|text| tracing::warn!("{text}"));
         cluster
             .runtime()
-            .spawn(dispatch(Arc::clone(&core), events, printer));
+            .spawn(dispatch(Arc::clone(&core), events, printer, notes));
         Ok(Pool::new(core, cluster, on))
     }
 

@@ -47,6 +47,23 @@ impl fmt::Debug for Output {
     }
 }
 
+/// Gets what is to be known of a pool as a whole: a host that cannot work for it, and why; that there is none.
+#[derive(Clone)]
+pub(crate) struct Notes(Arc<dyn Fn(String) + Send + Sync>);
+
+impl Notes {
+    pub(crate) fn to(function: impl Fn(String) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(function))
+    }
+
+    /// Tells it beside the cluster's thread; back when that is done.
+    pub(crate) async fn tell(&self, text: String) {
+        let function = Arc::clone(&self.0);
+        // A panic of the caller's function was printed; the pool goes on.
+        let _ = tokio::task::spawn_blocking(move || function(text)).await;
+    }
+}
+
 /// Passes output on, beside the cluster's thread: a terminal that is slow must not stop the cluster.
 #[derive(Debug)]
 pub(crate) struct Printer {

@@ -28,7 +28,7 @@ use crate::{
     cluster::Cluster,
     config,
     error::{Error, TaskError},
-    output::{Output, Printed, Printer},
+    output::{Notes, Output, Printed, Printer},
     park,
     pool::hosts,
 };
@@ -72,7 +72,8 @@ impl Hub {
         self.cluster.offer_bytes(bytes)
     }
 
-    /// Opens a pool. `output` gets what its tasks print, on another thread, before the tasks' results are delivered.
+    /// Opens a pool. `output` gets what its tasks print, before the tasks' results are delivered, and `note` what is to be
+    /// known of the pool as a whole, in words for people; on other threads.
     ///
     /// # Errors
     /// When the cluster is lost. What only the coordinator can know is told by the first call.
@@ -80,13 +81,14 @@ impl Hub {
         &self,
         options: PoolOptions,
         output: impl Fn(Printed) + Send + Sync + 'static,
+        note: impl Fn(String) + Send + Sync + 'static,
     ) -> Result<RawPool, Error> {
         let (on, slots) = (options.on.clone(), options.slots);
         let (submitter, events) = self.cluster.open(options)?;
         let core = Arc::new(Core::new(submitter, self.cluster.hosts(), Duration::ZERO));
         core.limit(slots);
         let printer = Printer::new(Output::To(Arc::new(output)));
-        let dispatch = dispatch(Arc::clone(&core), events, printer);
+        let dispatch = dispatch(Arc::clone(&core), events, printer, Notes::to(note));
         self.cluster.runtime().spawn(dispatch);
         let hub = self.clone();
         Ok(RawPool { core, hub, on })

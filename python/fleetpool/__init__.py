@@ -73,8 +73,6 @@ __all__ = [
 class Task:
     """The task that runs, as it sees itself."""
 
-    __slots__ = ("index", "attempt", "host", "slot")
-
     index: int
     """Its place in the order in which its pool was given tasks."""
     attempt: int

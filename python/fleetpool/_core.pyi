@@ -8,7 +8,13 @@ class Hub:
     def __new__(cls, address: Optional[str], identity: Optional[str], slots: Optional[int], spawner: str) -> Hub: ...
     @property
     def embedded(self) -> bool: ...
-    def open(self, options: dict[str, Any], context: bytes, sink: Callable[[bool, bytes], bool]) -> Pool: ...
+    def open(
+        self,
+        options: dict[str, Any],
+        context: bytes,
+        sink: Callable[[bool, bytes], bool],
+        note: Callable[[str], None],
+    ) -> Pool: ...
 
 class Pool:
     @property

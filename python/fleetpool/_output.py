@@ -36,3 +36,11 @@ def sink(is_stderr: bool, printed: bytes) -> bool:
         stream.write(printed.decode(getattr(stream, "encoding", None) or "utf-8", "replace"))
     _flush(stream)
     return plain
+
+
+def note(text: str) -> None:
+    """Takes what is to be known of a pool as a whole: the log of the name `fleetpool`, which is stderr unless the program
+    says otherwise."""
+    import logging
+
+    logging.getLogger("fleetpool").warning("fleetpool: %s", text)

@@ -165,7 +165,7 @@ class Pool:
             working_dir=working_dir,
         )
         _output.flush()
-        self._core = hub.open(options, blob, _output.sink)
+        self._core = hub.open(options, blob, _output.sink, _output.note)
         self._state = _RUN
         _living.add(self)
 

@@ -27,6 +27,18 @@ pub(crate) fn to(sink: Py<PyAny>) -> impl Fn(Printed) + Send + Sync + 'static {
     }
 }
 
+/// Gives what is to be known of the pool to `note(text)`.
+pub(crate) fn note_to(note: Py<PyAny>) -> impl Fn(String) + Send + Sync + 'static {
+    move |text| {
+        // Without an interpreter nobody is there to know it.
+        Python::try_attach(|py| {
+            if let Err(error) = note.bind(py).call1((text,)) {
+                error.write_unraisable(py, None);
+            }
+        });
+    }
+}
+
 /// An output that is closed or full is the program's own affair.
 fn write(is_stderr: bool, bytes: &[u8]) {
     let _ = match is_stderr {

@@ -60,17 +60,19 @@ impl Hub {
     }
 
     /// Opens a pool of Python workers.
-    #[pyo3(signature = (options, context, sink))]
+    #[pyo3(signature = (options, context, sink, note))]
     fn open(
         &self,
         py: Python<'_>,
         options: &Bound<'_, PyDict>,
         context: Vec<u8>,
         sink: Py<PyAny>,
+        note: Py<PyAny>,
     ) -> PyResult<Pool> {
         let options = Options::extract(options)?;
         let context = self.0.offer(Bytes::from(context));
-        let opened = self.0.pool(options.pool(context), output::to(sink));
+        let (sink, note) = (output::to(sink), output::note_to(note));
+        let opened = self.0.pool(options.pool(context), sink, note);
         let pool = opened.map_err(|error| errors::of_pool(py, &error))?;
         let pool = Mutex::new(Some(Arc::new(pool)));
         Ok(Pool {

@@ -322,20 +322,28 @@ def test_a_host_needs_python_and_no_package_of_ours(tmp_path, monkeypatch):
         assert ended.succeeded().lines[-1] == "joined"
 
 
-def test_a_host_with_another_python_works_or_is_refused_with_both_versions_named(tmp_path, monkeypatch):
+def test_a_host_with_another_python_runs_what_goes_by_name_and_refuses_the_rest(tmp_path, monkeypatch):
     other = another_python()
     with Cluster(tmp_path) as cluster:
         cluster.add_agent("a1", slots=1, env={"PATH": path_with(other)})
         cluster.await_hosts(1)
         point_to(cluster, monkeypatch)
-        ours = "{}.{}".format(*sys.version_info)
-        try:
-            with Pool(1) as pool:
-                assert pool.apply_async(abs, (-5,)).get(20) == 5
-        except module.TimeoutError:
-            pytest.fail("it hangs")
-        except module.PoolError as error:
-            assert ours in str(error) and version_of(other) in str(error)
+        with Pool(1) as pool:
+            assert pool.apply_async(abs, (-5,)).get(20) == 5
+            with pytest.raises(module.PoolError) as refused:
+                pool.apply_async(lambda x: x, (5,)).get(20)
+        assert "{}.{}".format(*sys.version_info) in str(refused.value)
+        assert version_of(other) in str(refused.value) and "a1" in str(refused.value)
+
+
+def test_a_pool_whose_calls_have_nowhere_to_run_says_so(tmp_path, monkeypatch, caplog):
+    with Cluster(tmp_path) as cluster:
+        point_to(cluster, monkeypatch)
+        with Pool(1, **MODULES) as pool:
+            result = pool.apply_async(tasks.where, (0,))
+            until("it is said", lambda: "no host is connected" in caplog.text)
+            cluster.add_agent("a1", slots=1)
+            assert result.get(20) == "a1"
 
 
 def point_to(cluster, monkeypatch):

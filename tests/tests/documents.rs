@@ -16,11 +16,11 @@ fn every_test_that_guarantees_name_exists() {
     {
         let mut file = String::new();
         for word in paragraph.split('`').skip(1).step_by(2) {
-            if word.ends_with(".rs") {
+            if word.ends_with(".rs") || word.ends_with(".py") {
                 file = read(word);
             } else {
                 named += 1;
-                if !file.contains(&format!("fn {word}(")) {
+                if !["fn ", "def "].iter().any(|kind| file.contains(&format!("{kind}{word}("))) {
                     wrong.push(word.to_owned());
                 }
             }

@@ -264,6 +264,11 @@ impl Core {
         phase.wakers.drain(..).for_each(Waker::wake);
     }
 
+    /// Whether some call waits for a result.
+    pub(crate) fn is_waiting(&self) -> bool {
+        !lock(&self.runs).is_empty()
+    }
+
     /// Whether the pool was closed and no call waits for a result.
     pub(crate) fn is_done(&self) -> bool {
         lock(&self.phase).closed && lock(&self.runs).is_empty()

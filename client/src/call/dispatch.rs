@@ -1,23 +1,61 @@
 //! The one reader of a pool's events.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep};
 
 use super::core::Core;
 use crate::{
     cluster::{self, Delivery, Events, PoolEvent},
     error::Error,
-    output::Printer,
+    output::{Notes, Printer},
 };
 
+/// How long a pool whose tasks have nowhere to run waits before it says so.
+const LONELY_AFTER: Duration = Duration::from_secs(3);
+const LONELY: &str =
+    "no host is connected that may run this pool's tasks: they wait for one (`fleetpool hosts` lists those there are)";
+
 /// Hands everything to whom it concerns until the pool has ended. What a task printed is passed on before the task's
-/// result is.
-pub(crate) async fn dispatch(core: Arc<Core>, mut events: Events, mut printer: Printer) {
+/// result is. `notes` gets what is to be known of the pool as a whole.
+pub(crate) async fn dispatch(
+    core: Arc<Core>,
+    mut events: Events,
+    mut printer: Printer,
+    notes: Notes,
+) {
     let mut notice = String::new();
-    while let Some(delivery) = events.next_delivery().await {
+    let lonely = sleep(LONELY_AFTER);
+    tokio::pin!(lonely);
+    let mut looks = true;
+    loop {
+        let delivery = tokio::select! {
+            biased;
+            delivery = events.next_delivery() => delivery,
+            () = &mut lonely, if looks => {
+                looks = false;
+                if core.slots() == 0 && core.is_waiting() {
+                    notes.tell(LONELY.to_owned()).await;
+                }
+                continue;
+            }
+        };
         match delivery {
-            Delivery::Results(rows, payloads) => core.on_results(rows, payloads),
-            Delivery::Output(rows, payloads) => printer.print(core.hosts(), rows, payloads).await,
-            Delivery::Other(event) => on_event(&core, event, &mut notice),
+            None => break,
+            Some(Delivery::Results(rows, payloads)) => core.on_results(rows, payloads),
+            Some(Delivery::Output(rows, payloads)) => {
+                printer.print(core.hosts(), rows, payloads).await;
+            }
+            Some(Delivery::Other(PoolEvent::Slots { eligible, .. })) => {
+                core.set_slots(eligible);
+                looks = eligible == 0;
+                lonely.as_mut().reset(Instant::now() + LONELY_AFTER);
+            }
+            Some(Delivery::Other(PoolEvent::Notice(text))) => {
+                notice.clone_from(&text);
+                notes.tell(text).await;
+            }
+            Some(Delivery::Other(event)) => on_event(&core, event, &mut notice),
         }
     }
     core.finish();
@@ -25,11 +63,6 @@ pub(crate) async fn dispatch(core: Arc<Core>, mut events: Events, mut printer: P
 
 fn on_event(core: &Core, event: PoolEvent, notice: &mut String) {
     match event {
-        PoolEvent::Slots { eligible, .. } => core.set_slots(eligible),
-        PoolEvent::Notice(text) => {
-            tracing::warn!("{text}");
-            *notice = text;
-        }
         PoolEvent::Refused { reason, kind } => {
             core.fail(Error::Cluster(cluster::Error::Refused { reason, kind }));
         }
@@ -40,7 +73,10 @@ fn on_event(core: &Core, event: PoolEvent, notice: &mut String) {
             core.fail(Error::Terminated { reason });
         }
         PoolEvent::Finished => {}
-        // These come in batches.
-        PoolEvent::Output { .. } | PoolEvent::Ended { .. } => {}
+        // These come in batches, or were taken before.
+        PoolEvent::Output { .. }
+        | PoolEvent::Ended { .. }
+        | PoolEvent::Slots { .. }
+        | PoolEvent::Notice(_) => {}
     }
 }
