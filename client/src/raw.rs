@@ -116,8 +116,8 @@ impl RawPool {
         self.core.submitter().define(spec)
     }
 
-    /// A call without tasks, unless the pool takes none any more. Each of its tasks counts as `weight` in
-    /// [`Self::ended`].
+    /// A call without tasks, unless the pool takes none any more. Each of its tasks has so many inputs; or, with 0, as many
+    /// as [`RawCall::add_chunk`] says.
     ///
     /// # Errors
     /// When the pool is closed or has ended.
@@ -132,7 +132,7 @@ impl RawPool {
         })
     }
 
-    /// What has ended, by weight, and how many tasks of it have not succeeded.
+    /// How many inputs' tasks have ended, and how many tasks of these have not succeeded.
     #[must_use]
     pub fn ended(&self) -> (u64, u64) {
         self.core.ended()
@@ -192,7 +192,18 @@ pub struct RawCall {
 }
 
 impl RawCall {
-    /// Submits the task at `position` among the call's inputs; `false` when there is no credit for it now.
+    /// The next task has so many inputs. To be said of each, in their order, before it is pushed.
+    pub fn add_chunk(&self, inputs: u64) {
+        self.call.add_chunk(inputs);
+    }
+
+    /// The first input of the task at this position among the call's tasks.
+    #[must_use]
+    pub fn first_input(&self, position: u64) -> u64 {
+        self.call.first_input(position)
+    }
+
+    /// Submits the task at `position` among the call's tasks; `false` when there is no credit for it now.
     ///
     /// # Errors
     /// When the pool has ended.
@@ -201,7 +212,7 @@ impl RawCall {
     }
 
     /// Submits the tasks of `payloads` as there is credit and results come, beside the caller; from `position` on among
-    /// the call's inputs. [`RawPool::join`] waits for them.
+    /// the call's tasks. [`RawPool::join`] waits for them.
     pub fn feed(&self, spec: SpecId, position: u64, payloads: Vec<Bytes>) {
         let inputs = payloads.into_iter().map(Ok);
         let (core, call) = (Arc::clone(&self.core), Arc::clone(&self.call));

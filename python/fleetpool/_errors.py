@@ -26,6 +26,13 @@ class MaybeEncodingError(multiprocessing.pool.MaybeEncodingError):  # type: igno
     """A result, or an exception, that cannot be pickled. `exc` says why, `value` what it is."""
 
 
+class _Text(str):
+    """What was shown elsewhere, for those who show what they are given."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
 class TaskError(Error):
     """The base of what ends one task without a result of its own; no other task is affected.
 
@@ -104,19 +111,20 @@ def of_failure(payload: bytes, host: str, pid: int) -> BaseException:
 
 def _raised(how: str, what: Any) -> BaseException:
     if how == "unsent":
-        return MaybeEncodingError(*what)
+        return MaybeEncodingError(*map(_Text, what))
     if how == "text":
         name, text, shown, reason = what
-        return MaybeEncodingError(f"{reason} (of {name}: {text})", shown)
+        return MaybeEncodingError(_Text(f"{reason} (of {name}: {text})"), _Text(shown))
     try:
         error = pickle.loads(what)
         if how == "rebuild":
             error = _again(*error)
         if isinstance(error, BaseException):
             return error
-        return MaybeEncodingError("it is no exception any more", repr(error))
+        return MaybeEncodingError(_Text("it is no exception any more"), error)
     except Exception as reason:
-        return MaybeEncodingError(repr(reason), f"an exception that this process cannot unpickle ({len(what)} bytes)")
+        size = len(what)
+        return MaybeEncodingError(reason, _Text(f"an exception that this process cannot unpickle ({size} bytes)"))
 
 
 def report(message: str, error: BaseException) -> None:

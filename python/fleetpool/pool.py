@@ -426,15 +426,14 @@ class Pool:
         many: int,
     ) -> list[Any]:
         self._check_running()
-        values, size = _sized(iterable), chunksize
-        chunk = self._chunk(len(values), size)
+        values = _sized(iterable)
+        chunks = self._chunks(values, chunksize)
         caller = self._caller(func, timeout)
-        mode = one if chunk == 1 else many
-        inputs = values if chunk == 1 else _chunks(values, chunk)
         self._total += len(values)
-        stream = _core.Stream(
-            self._core, mode, inputs, caller, 0, True, False, weight=chunk
-        )
+        if chunks is None:
+            stream = _core.Stream(self._core, one, values, caller, 0, True, False)
+        else:
+            stream = _core.Stream(self._core, many, chunks, caller, 0, True, False, weight=0)
         try:
             return stream.collect()
         except BaseException:
@@ -455,12 +454,13 @@ class Pool:
     ) -> MapResult:
         self._check_running()
         values = _sized(iterable)
-        chunk = self._chunk(len(values), chunksize)
-        mode = one if chunk == 1 else many
-        inputs = values if chunk == 1 else _chunks(values, chunk)
+        chunks = self._chunks(values, chunksize)
         try:
             caller = self._caller(func, timeout)
-            result = MapResult(self._core, mode, caller, inputs, self, 0 if chunk == 1 else chunk)
+            if chunks is None:
+                result = MapResult(self._core, one, caller, values, self, False)
+            else:
+                result = MapResult(self._core, many, caller, chunks, self, True)
         except PoolError:
             raise
         except Exception as error:
@@ -496,17 +496,17 @@ class Pool:
         self._streams.add(results)
         return results
 
-    def _chunk(self, length: int, chunksize: Optional[int]) -> int:
-        """Items in a task: about four tasks a worker, where it is not said."""
+    def _chunks(self, values: Sequence[Any], chunksize: Optional[int]) -> Optional[Iterator[tuple[Any, ...]]]:
+        """The items in chunks, each of them a task; `None`: each item is one."""
         if chunksize is not None:
             _check_chunksize(chunksize)
-        if self._maxtasks is not None:
-            # What a worker may do is counted in calls.
-            return 1
+        # What a worker may do is counted in calls.
+        if chunksize == 1 or self._maxtasks is not None:
+            return None
         if chunksize is not None:
-            return chunksize
+            return _chunks(values, chunksize)
         slots = self._processes or self._core.slots or _context.cpu_count()
-        return max(1, -(-length // (slots * 4)))
+        return _shrinking_chunks(values, slots * 4) if len(values) > slots * 4 else None
 
     def _watch(self, result: _core.Call) -> None:
         with self._lock:
@@ -760,6 +760,15 @@ def _sized(iterable: Iterable[Any]) -> Sequence[Any]:
 def _chunks(values: Iterable[Any], size: int) -> Iterator[tuple[Any, ...]]:
     iterator = iter(values)
     while chunk := tuple(itertools.islice(iterator, size)):
+        yield chunk
+
+
+def _shrinking_chunks(values: Sequence[Any], parts: int) -> Iterator[tuple[Any, ...]]:
+    """The first as large as if there were so many chunks, each of the others that part of what is left: so all workers end
+    at nearly the same time, however different the items are."""
+    iterator, left = iter(values), len(values)
+    while chunk := tuple(itertools.islice(iterator, max(1, left // parts))):
+        left -= len(chunk)
         yield chunk
 
 

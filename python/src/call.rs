@@ -21,8 +21,8 @@ use crate::{
 pub(crate) struct Call {
     call: RawCall,
     count: u64,
-    /// Inputs in each task but the last, 0 where a task is one input and no chunk of them; `None`: there is one task.
-    chunk: Option<u64>,
+    /// Whether each task is a chunk of inputs; `None`: there is one task.
+    chunks: Option<bool>,
     /// Lives as long as somebody may ask for results.
     keep: Py<PyAny>,
 }
@@ -58,10 +58,10 @@ pub(crate) fn ended<'py>(py: Python<'py>, call: &RawCall, arrived: &Arrived) -> 
 
 #[pymethods]
 impl Call {
-    /// Submits a task with the argument `input`; with a chunk, one for each of its items, of which each stands for so many
-    /// inputs. `caller` packs them, and has the specification as `spec`.
+    /// Submits a task with the argument `input`; with `chunks`, one for each of its items, which are chunks of inputs when
+    /// it is true. `caller` packs them, and has the specification as `spec`.
     #[new]
-    #[pyo3(signature = (pool, mode, caller, input, keep, chunk = None))]
+    #[pyo3(signature = (pool, mode, caller, input, keep, chunks = None))]
     fn new(
         py: Python<'_>,
         pool: &Bound<'_, Pool>,
@@ -69,17 +69,17 @@ impl Call {
         caller: &Bound<'_, PyAny>,
         input: &Bound<'_, PyAny>,
         keep: Py<PyAny>,
-        chunk: Option<u64>,
+        chunks: Option<bool>,
     ) -> PyResult<Self> {
         let pool = pool.get();
-        let (call, count) = match chunk {
+        let (call, count) = match chunks {
             None => (pool.submit(py, mode, caller, input)?, 1),
-            Some(chunk) => pool.submit_all(py, mode, caller, input, chunk)?,
+            Some(chunks) => pool.submit_all(py, mode, caller, input, chunks)?,
         };
         Ok(Self {
             call,
             count,
-            chunk,
+            chunks,
             keep,
         })
     }
@@ -94,9 +94,9 @@ impl Call {
         if !self._wait(py, timeout)? {
             return Err(errors::timed_out(py));
         }
-        match self.chunk {
+        match self.chunks {
             None => self.one(py),
-            Some(chunk) => Ok(self.all(py, chunk)?.into_any()),
+            Some(chunks) => Ok(self.all(py, chunks)?.into_any()),
         }
     }
 
@@ -134,16 +134,16 @@ impl Call {
         }
     }
 
-    fn all(&self, py: Python<'_>, chunk: u64) -> PyResult<Py<PyList>> {
+    fn all(&self, py: Python<'_>, chunks: bool) -> PyResult<Py<PyList>> {
         let mut arrived = self.arrived(py)?;
         arrived.sort_unstable_by_key(|arrived| arrived.position);
         let results = PyList::empty(py);
         for arrived in &mut arrived {
             // What ends a chunk is said of its first input.
-            arrived.position *= chunk.max(1);
+            arrived.position = self.call.first_input(arrived.position);
             match ended(py, &self.call, arrived) {
                 Ended::Error(error) => return Err(error),
-                Ended::Value(value) if chunk == 0 => results.append(value)?,
+                Ended::Value(value) if !chunks => results.append(value)?,
                 Ended::Value(value) => extend(&results, &value)?,
             }
         }

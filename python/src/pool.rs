@@ -304,25 +304,31 @@ impl Pool {
         Ok(call)
     }
 
-    /// Submits a task for each of `inputs`: at once as far as there is room, the others beside the caller. With a chunk,
-    /// each is so many inputs of the user's. Tells how many tasks there are.
+    /// Submits a task for each of `inputs`, which may be chunks of them: at once as far as there is room, the others beside
+    /// the caller. Tells how many tasks there are.
     pub(crate) fn submit_all(
         &self,
         py: Python<'_>,
         mode: u8,
         caller: &Bound<'_, PyAny>,
         inputs: &Bound<'_, PyAny>,
-        chunk: u64,
+        chunks: bool,
     ) -> PyResult<(RawCall, u64)> {
         // Packed first, all of them: one that cannot be packed is no half of a call.
         let mut packer = Packer::default();
-        let packed: PyResult<Vec<Bytes>> = inputs
-            .try_iter()?
-            .map(|input| packer.argument(mode, &input?, caller))
-            .collect();
-        let mut packed = packed?;
+        let (mut packed, mut sizes) = (Vec::new(), Vec::new());
+        for input in inputs.try_iter()? {
+            let input = input?;
+            if chunks {
+                sizes.push(input.len()?);
+            }
+            packed.push(packer.argument(mode, &input, caller)?);
+        }
         let spec = spec_of(caller)?;
-        let call = self.begin(py, chunk.max(1))?;
+        let call = self.begin(py, u64::from(!chunks))?;
+        sizes
+            .into_iter()
+            .for_each(|size| call.add_chunk(size as u64));
         let count = packed.len() as u64;
         let mut sent = 0;
         for payload in &packed {

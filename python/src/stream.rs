@@ -45,7 +45,7 @@ pub(crate) struct Stream {
     mode: u8,
     /// Inputs in a task; 0: a task is one input, not a chunk of them.
     chunk: usize,
-    /// Inputs in a task, whose result is a list of results; 1: it is one.
+    /// Inputs in a task, whose result is a list of results; 1: it is one; 0: what is read are chunks already, of any size.
     weight: u64,
     ordered: bool,
     /// Somebody else reads the input.
@@ -377,7 +377,7 @@ impl Stream {
     fn pull(&self, py: Python<'_>, feed: &mut Feed) -> Option<Packed> {
         let mut input = feed.input.as_ref()?.clone_ref(py).into_bound(py);
         let value = match self.chunk {
-            0 => input.next(),
+            0 => self.pull_one(&mut input),
             _ => self.pull_chunk(py, &mut input),
         };
         match value {
@@ -401,6 +401,19 @@ impl Stream {
                 Some(packed)
             }
         }
+    }
+
+    fn pull_one<'py>(
+        &self,
+        input: &mut Bound<'py, PyIterator>,
+    ) -> Option<PyResult<Bound<'py, PyAny>>> {
+        let value = input.next()?;
+        if self.weight == 0
+            && let Ok(chunk) = &value
+        {
+            self.call.add_chunk(chunk.len().unwrap_or(1) as u64);
+        }
+        Some(value)
     }
 
     /// A chunk of the input. An error of the input takes the place of the chunk that it came in, as in the standard
@@ -542,7 +555,7 @@ impl Stream {
         match item {
             Item::Arrived(mut arrived) => {
                 // What ends a chunk is said of its first input.
-                arrived.position *= self.weight;
+                arrived.position = self.call.first_input(arrived.position);
                 ended(py, &self.call, &arrived)
             }
             Item::Unsent(error) => Ended::Error(error),

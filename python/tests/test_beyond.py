@@ -278,6 +278,18 @@ def test_current_task_tells_which_it_is(tmp_path):
         assert {slot for *_, slot in told} <= {1, 2}
 
 
+def test_chunks_that_map_chooses_end_with_single_items(pool):
+    indexes = [index for index, *_ in pool.map(tell_current, range(100))]
+    sizes = [len(list(items)) for _, items in itertools.groupby(indexes)]
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > 1 and sizes[-4:] == [1] * 4
+
+
+def test_progress_counts_the_items_of_chunks(pool):
+    pool.map(tasks.square, range(1000))
+    assert pool.progress()[:3] == (1000, 1000, 0)
+
+
 def test_current_task_tells_the_attempt(tmp_path):
     with Pool(1, retries=1) as pool:
         assert pool.apply(fail_first_attempt) == 2

@@ -103,8 +103,8 @@ def test_a_result_that_cannot_be_pickled_is_a_maybe_encoding_error(pool):
     with pytest.raises(MaybeEncodingError) as caught:
         pool.apply(tasks.return_lambda)
     assert isinstance(caught.value, multiprocessing.pool.MaybeEncodingError)
-    assert "lambda" in caught.value.value
-    assert caught.value.exc
+    assert caught.value.value.startswith("<function") and "lambda" in caught.value.value
+    assert caught.value.exc[0] not in "\"'"
     assert pool.apply(tasks.square, (2,)) == 4
 
 

@@ -62,8 +62,9 @@ def test_in_an_imap_only_that_task_is_lost(pool, deed, chunksize):
 
 def test_a_map_raises_the_loss_after_the_others_have_ended(pool):
     with pytest.raises(module.WorkerLost) as caught:
-        pool.map(tasks.Misbehaviour(tasks.die_by_signal, AT), range(100))
-    assert caught.value.index == AT
+        pool.map(tasks.Misbehaviour(tasks.die_by_signal, AT), range(100), 7)
+    # The first item of the chunk that was lost.
+    assert caught.value.index == AT - AT % 7
     assert pool.map(tasks.square, range(10)) == [x * x for x in range(10)]
 
 

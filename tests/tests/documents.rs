@@ -20,7 +20,10 @@ fn every_test_that_guarantees_name_exists() {
                 file = read(word);
             } else {
                 named += 1;
-                if !["fn ", "def "].iter().any(|kind| file.contains(&format!("{kind}{word}("))) {
+                if !["fn ", "def "]
+                    .iter()
+                    .any(|kind| file.contains(&format!("{kind}{word}(")))
+                {
                     wrong.push(word.to_owned());
                 }
             }

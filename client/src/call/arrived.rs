@@ -34,7 +34,7 @@ pub struct Arrived {
 #[derive(Debug)]
 pub(crate) struct Call {
     state: Mutex<State>,
-    /// What each of its tasks counts in the pool's progress.
+    /// Inputs in each of its tasks; 0: each has as many as it is said to have.
     weight: u64,
 }
 
@@ -51,6 +51,8 @@ struct State {
     received: (u64, u64),
     /// Where this call's runs begin.
     runs: Vec<u64>,
+    /// Which input is each task's first, where that cannot be reckoned; and one past the last.
+    firsts: Vec<u64>,
     cancelled: bool,
     /// Nothing more will come.
     over: Option<Error>,
@@ -63,17 +65,31 @@ impl Call {
         Self { state, weight }
     }
 
-    pub(crate) fn weight(&self) -> u64 {
-        self.weight
+    /// The next task that is pushed has so many inputs.
+    pub(crate) fn add_chunk(&self, inputs: u64) {
+        let mut state = self.state();
+        let first = state.firsts.last().copied().unwrap_or(0);
+        if state.firsts.is_empty() {
+            state.firsts.push(first);
+        }
+        state.firsts.push(first + inputs);
     }
 
-    /// Takes a result in. Those who wait are to be woken by the dispatcher, when it has done.
-    pub(crate) fn deliver(&self, arrived: Arrived, wake: &mut Vec<Waker>) {
+    /// The first input of the task at this position.
+    pub(crate) fn first_input(&self, position: u64) -> u64 {
+        self.state().first_input(position, self.weight)
+    }
+
+    /// Takes a result in; tells how many inputs it is of. Those who wait are to be woken by the dispatcher, when it has done.
+    pub(crate) fn deliver(&self, arrived: Arrived, wake: &mut Vec<Waker>) -> u64 {
         let mut state = self.state();
+        let first = |position| state.first_input(position, self.weight);
+        let inputs = first(arrived.position + 1) - first(arrived.position);
         state.received.0 += 1;
         state.received.1 += arrived.payload.len() as u64;
         state.arrived.push(arrived);
         wake.append(&mut state.wakers);
+        inputs
     }
 
     /// Ends the call, with what has arrived until now.
@@ -160,6 +176,13 @@ impl Call {
 }
 
 impl State {
+    fn first_input(&self, position: u64, weight: u64) -> u64 {
+        let known = usize::try_from(position)
+            .ok()
+            .and_then(|position| self.firsts.get(position).copied());
+        known.unwrap_or(position * weight)
+    }
+
     fn wait(&mut self, context: &Context<'_>) -> Poll<Result<(), Error>> {
         if let Some(why) = &self.over {
             return Poll::Ready(Err(why.clone()));

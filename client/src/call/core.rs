@@ -39,7 +39,7 @@ pub(crate) struct Core {
     slots_max: AtomicU64,
     specs: Mutex<BTreeMap<&'static str, SpecId>>,
     runs: Mutex<Runs<Call>>,
-    /// What has ended, and of it what has not succeeded; tasks by their calls' weight.
+    /// Inputs whose tasks have ended, and tasks of them that have not succeeded.
     ended: [AtomicU64; 2],
     phase: Mutex<Phase>,
 }
@@ -118,7 +118,7 @@ impl Core {
         self.begin_call_of(1)
     }
 
-    /// The same; each of its tasks counts as so many.
+    /// The same; each of its tasks has so many inputs, or, with 0, as many as it is said to have.
     pub(crate) fn begin_call_of(&self, weight: u64) -> Result<Arc<Call>, Error> {
         let phase = lock(&self.phase);
         match &phase.failed {
@@ -190,7 +190,6 @@ impl Core {
             let Some((call, position)) = runs.take(row.index) else {
                 continue;
             };
-            self.ended[0].fetch_add(call.weight(), Ordering::Relaxed);
             self.ended[1].fetch_add(u64::from(!row.outcome.is_success()), Ordering::Relaxed);
             let arrived = Arrived {
                 position,
@@ -199,14 +198,15 @@ impl Core {
                 pid: row.pid,
                 payload,
             };
-            call.deliver(arrived, &mut wake);
+            let inputs = call.deliver(arrived, &mut wake);
+            self.ended[0].fetch_add(inputs, Ordering::Relaxed);
         }
         drop(runs);
         wake.into_iter().for_each(Waker::wake);
         self.submitter.consume(count, bytes);
     }
 
-    /// What has ended, by weight, and how many tasks of it have not succeeded.
+    /// How many inputs' tasks have ended, and how many tasks of these have not succeeded.
     pub(crate) fn ended(&self) -> (u64, u64) {
         let [all, failed] = &self.ended;
         (all.load(Ordering::Relaxed), failed.load(Ordering::Relaxed))

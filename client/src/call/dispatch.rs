@@ -13,8 +13,7 @@ use crate::{
 
 /// How long a pool whose tasks have nowhere to run waits before it says so.
 const LONELY_AFTER: Duration = Duration::from_secs(3);
-const LONELY: &str =
-    "no host is connected that may run this pool's tasks: they wait for one (`fleetpool hosts` lists those there are)";
+const LONELY: &str = "no host is connected that may run this pool's tasks: they wait for one (`fleetpool hosts` lists those there are)";
 
 /// Hands everything to whom it concerns until the pool has ended. What a task printed is passed on before the task's
 /// result is. `notes` gets what is to be known of the pool as a whole.
