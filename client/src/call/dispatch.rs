@@ -26,16 +26,18 @@ pub(crate) async fn dispatch(
     let mut notice = String::new();
     let lonely = sleep(LONELY_AFTER);
     tokio::pin!(lonely);
-    let mut looks = true;
+    let mut is_lonely = true;
     loop {
         let delivery = tokio::select! {
             biased;
             delivery = events.next_delivery() => delivery,
-            () = &mut lonely, if looks => {
-                looks = false;
-                if core.slots() == 0 && core.is_waiting() {
+            () = &mut lonely, if is_lonely => {
+                if core.is_waiting() {
+                    // Once is enough, until there was a host.
+                    is_lonely = false;
                     notes.tell(LONELY.to_owned()).await;
                 }
+                lonely.as_mut().reset(Instant::now() + LONELY_AFTER);
                 continue;
             }
         };
@@ -47,7 +49,7 @@ pub(crate) async fn dispatch(
             }
             Some(Delivery::Other(PoolEvent::Slots { eligible, .. })) => {
                 core.set_slots(eligible);
-                looks = eligible == 0;
+                is_lonely = eligible == 0;
                 lonely.as_mut().reset(Instant::now() + LONELY_AFTER);
             }
             Some(Delivery::Other(PoolEvent::Notice(text))) => {
