@@ -11,7 +11,7 @@ from typing import Any, Callable, Iterable, Optional
 
 from ._shipping import Shipper
 
-# What a worker may need and a host may lack, in the order of their needs. Pure Python, one file each.
+# What a worker may need and a host may lack, or have of another version. Pure Python, one file each.
 _SPARE = ("cloudpickle", "cloudpickle.cloudpickle")
 # Larger folders are no code.
 _ZIP_BYTES_MAX = 512 << 20

@@ -322,6 +322,33 @@ def test_a_host_needs_python_and_no_package_of_ours(tmp_path, monkeypatch):
         assert ended.succeeded().lines[-1] == "joined"
 
 
+def test_a_host_may_have_another_version_of_cloudpickle(tmp_path, monkeypatch):
+    venv.create(tmp_path / "bare", with_pip=False)
+    [packages] = (tmp_path / "bare").glob("lib/python*/site-packages")
+    (packages / "cloudpickle.py").write_text("raise RuntimeError('of another version')\n")
+    with Cluster(tmp_path) as cluster:
+        cluster.add_agent("a1", slots=1, env={"PATH": path_with(str(tmp_path / "bare" / "bin" / "python3"))})
+        cluster.await_hosts(1)
+        point_to(cluster, monkeypatch)
+        ended = run_text(
+            tmp_path / "script",
+            """
+            import fleetpool
+
+            class Box:
+                def __init__(self, x):
+                    self.x = x
+
+                def times(self, y):
+                    return Box(self.x * y)
+
+            with fleetpool.Pool(1) as pool:
+                print(pool.apply(Box(4).times, (2,)).x)
+            """,
+        )
+        assert ended.succeeded().lines == ["8"]
+
+
 def test_a_host_with_another_python_runs_what_goes_by_name_and_refuses_the_rest(tmp_path, monkeypatch):
     other = another_python()
     with Cluster(tmp_path) as cluster:

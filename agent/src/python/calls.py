@@ -378,7 +378,8 @@ def load_context(blob):
     helpers.current, helpers.context = current, context
     sys.modules["_fleetpool_worker"] = helpers
     sys.meta_path.insert(0, Watch())
-    sys.meta_path.append(Spare())
+    # Before what the host has of the same name: pickles are made for the caller's version.
+    sys.meta_path.insert(0, Spare())
 
 
 def unpacked(packed):
@@ -442,7 +443,7 @@ def as_worker(process):
 
 
 class Spare:
-    """Modules that came with the pool, where the host has none of its own."""
+    """Modules that came with the pool."""
 
     def find_spec(self, name, path=None, target=None):
         source = context.get("modules", {}).get(name)
