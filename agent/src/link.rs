@@ -1,9 +1,14 @@
 //! The way to the coordinator: a session that was given, or one dialled again and again.
 
-use std::{future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    future::Future,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use fleetpool_net::{
-    Address, ConnectError, Receiver, Sender, Session, connect, identity::Identity,
+    Address, Carrier, ConnectError, Receiver, Sender, Session, connect_by, identity::Identity,
 };
 use fleetpool_proto::{
     Role,
@@ -14,6 +19,8 @@ use fleetpool_proto::{
 const DIAL_PAUSE: Duration = Duration::from_millis(100);
 /// Longest such pause: well below a lease, so that a coordinator that is back is found in time.
 const DIAL_PAUSE_MAX: Duration = Duration::from_secs(5);
+/// UDP that did not pass is given another chance to be first after this long.
+const UDP_RETRIED_AFTER: Duration = Duration::from_secs(600);
 
 /// How an agent reaches its coordinator.
 #[derive(Debug)]
@@ -53,6 +60,8 @@ pub(crate) struct Dialler {
     dialled: u64,
     /// Whether there ever was a session.
     proven: bool,
+    /// When TCP last was quicker than QUIC, which dials first: so UDP does not pass, or badly.
+    by_tcp: Option<Instant>,
 }
 
 impl Dialler {
@@ -70,6 +79,7 @@ impl Dialler {
             failures: 0,
             dialled: 0,
             proven: false,
+            by_tcp: None,
         }
     }
 
@@ -79,16 +89,21 @@ impl Dialler {
         self.dialled += 1;
         let target = Arc::clone(&self.target);
         let hello = Hello::new(Role::Agent, &self.name);
+        let first = self.first();
         Box::pin(async move {
             tokio::time::sleep(pause).await;
             let (address, identity) = &*target;
-            connect(address, identity.as_deref(), hello).await
+            connect_by(first, address, identity.as_deref(), hello).await
         })
     }
 
     /// The attempt succeeded. The pause stays until the session has proved to be of use.
-    pub(crate) fn on_session(&mut self) {
+    pub(crate) fn on_session(&mut self, carrier: Carrier) {
         self.proven = true;
+        self.by_tcp = match carrier {
+            Carrier::Tcp => Some(self.by_tcp.unwrap_or_else(Instant::now)),
+            _ => None,
+        };
         self.failures = self.failures.clamp(1, 2);
     }
 
@@ -104,6 +119,15 @@ impl Dialler {
                 | ConnectError::Protocol { .. }
         );
         hopeless && !self.proven
+    }
+
+    /// The carrier that is to be dialled before the other.
+    fn first(&mut self) -> Carrier {
+        self.by_tcp = self.by_tcp.filter(|at| at.elapsed() < UDP_RETRIED_AFTER);
+        match self.by_tcp {
+            Some(_) => Carrier::Tcp,
+            None => Carrier::Quic,
+        }
     }
 
     /// None before the first attempt, then a random part of a bound that doubles ("full jitter").
@@ -156,7 +180,20 @@ mod tests {
         let error = ConnectError::NoIdentity { at: String::new() };
         let mut dialler = dialler(1);
         assert!(dialler.on_failure(&error));
-        dialler.on_session();
+        dialler.on_session(Carrier::Quic);
         assert!(!dialler.on_failure(&error));
+    }
+
+    #[test]
+    fn where_tcp_was_quicker_it_is_dialled_first_for_a_while() {
+        let mut dialler = dialler(1);
+        assert_eq!(dialler.first(), Carrier::Quic);
+        dialler.on_session(Carrier::Tcp);
+        assert_eq!(dialler.first(), Carrier::Tcp);
+        dialler.by_tcp = Instant::now().checked_sub(UDP_RETRIED_AFTER);
+        assert_eq!(dialler.first(), Carrier::Quic);
+        dialler.on_session(Carrier::Tcp);
+        dialler.on_session(Carrier::Quic);
+        assert_eq!(dialler.first(), Carrier::Quic);
     }
 }

@@ -304,7 +304,10 @@ impl Shell {
         self.dialling = None;
         match dialled {
             Ok((session, welcome)) => {
-                self.dialler.iter_mut().for_each(Dialler::on_session);
+                let carrier = session.peer.carrier;
+                self.dialler
+                    .iter_mut()
+                    .for_each(|dialler| dialler.on_session(carrier));
                 tracing::info!(peer = %session.peer, cluster = welcome.cluster, "there is a session");
                 self.link_up(session, &welcome);
             }

@@ -11,8 +11,9 @@ use fleetpool_proto::{
 
 use crate::{
     address::Address,
-    connect::{self, ConnectError},
+    connect::{self, ConnectError, Race},
     identity::{Identity, IdentityError, Issued, KeyRequest, verify::Coordinators},
+    peer::Carrier,
     session::Closed,
     tls,
     token::{CaHash, Token},
@@ -87,7 +88,8 @@ async fn ask(
         let (at, reason) = (at.clone(), why.to_string());
         ConnectError::Untrusted { at, reason }
     })?;
-    let (mut session, _connection) = connect::quic(address, tls).await?;
+    let standing = Race::start(address, &tls, Carrier::Quic).next().await?;
+    let mut session = standing.session;
     let broken = |closed: Closed| ConnectError::Broken {
         at: at.clone(),
         closed,

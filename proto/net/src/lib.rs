@@ -23,7 +23,7 @@ pub mod token;
 mod transport;
 
 pub use address::{Address, AddressError, DEFAULT_PORT};
-pub use connect::{ConnectError, connect, connect_tcp};
+pub use connect::{ConnectError, connect, connect_by, connect_tcp};
 pub use fleetpool_proto::join::JoinRequest;
 pub use hello::Incoming;
 pub use identity::{Identity, ServerIdentity};

@@ -44,7 +44,7 @@ pub enum ConnectError {
         why: String,
     },
     /// Nobody answers.
-    #[error("{at} does not answer within {} s: is the host up, and may UDP pass to it?", CONNECT_TIME_MAX.as_secs())]
+    #[error("{at} does not answer within {} s: is the host up, and may UDP or TCP pass to it?", CONNECT_TIME_MAX.as_secs())]
     TimedOut {
         /// Where.
         at: String,

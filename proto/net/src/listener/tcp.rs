@@ -45,7 +45,7 @@ async fn receive(
     if !matches!(speaks, Ok(Ok(()))) || tune_tcp(&socket).is_err() {
         return;
     }
-    // Who only looked whether anybody listens, as all who come by QUIC do, is gone by now.
+    // Who was quicker by QUIC is gone by now.
     if matches!(socket.peek(&mut [0]).await, Ok(0) | Err(_)) {
         return;
     }

@@ -3,6 +3,7 @@
 mod abuse;
 mod addresses;
 mod admission;
+mod blocked;
 mod cluster;
 mod conformance;
 mod files;

@@ -1,0 +1,104 @@
+//! Networks that let TCP pass and drop UDP.
+
+use std::{
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
+
+use fleetpool_net::{Address, Carrier, ConnectError, connect};
+use fleetpool_proto::{
+    Role,
+    version::{Hello, Welcome},
+};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream, UdpSocket},
+    time::timeout,
+};
+
+use crate::cluster::{Cluster, DAY, soon};
+
+/// A TCP relay without UDP beside it: what a network is like that drops UDP and says nothing of it.
+async fn tcp_only(to: SocketAddr) -> SocketAddr {
+    let relay = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = relay.local_addr().unwrap();
+    // Datagrams are taken and go nowhere; without it the kernel would say that nobody listens.
+    let swallowed = UdpSocket::bind(address).await.unwrap();
+    tokio::spawn(async move {
+        let _swallowed = swallowed;
+        while let Ok((mut near, _)) = relay.accept().await {
+            tokio::spawn(async move {
+                let mut far = TcpStream::connect(to).await.unwrap();
+                // Either end may break off.
+                copy_bidirectional(&mut near, &mut far).await.ok();
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn where_udp_does_not_pass_a_session_is_there_within_a_second() {
+    let mut cluster = Cluster::start();
+    let relay = tcp_only(cluster.listener.local_addr().unwrap()).await;
+    let address = Address::Tcp(relay.to_string());
+    let identity = cluster.identity(Role::Agent, "a");
+    let began = Instant::now();
+    let dial = connect(&address, Some(&identity), Hello::new(Role::Agent, "a"));
+    let serve = async {
+        cluster
+            .listener
+            .accept()
+            .await
+            .welcome(Welcome::default())
+            .await
+    };
+    let (dialled, served) = soon(async { tokio::join!(dial, serve) }).await;
+    let took = began.elapsed();
+    assert_eq!(dialled.unwrap().0.peer.carrier, Carrier::Tcp);
+    assert_eq!(served.unwrap().peer.carrier, Carrier::Tcp);
+    assert!(took < Duration::from_secs(1), "after {took:?}");
+}
+
+#[tokio::test]
+async fn where_udp_does_not_pass_a_stranger_joins_and_comes_in() {
+    let mut cluster = Cluster::start();
+    let relay = tcp_only(cluster.listener.local_addr().unwrap()).await;
+    let address = Address::Tcp(relay.to_string());
+    let token = cluster.gate.token.clone();
+    let identity = soon(fleetpool_net::join(&address, &token, Role::Agent, "a")).await;
+    let identity = identity.unwrap();
+    let serve = tokio::spawn(async move {
+        let incoming = cluster.listener.accept().await;
+        incoming.welcome(Welcome::default()).await.unwrap()
+    });
+    let hello = Hello::new(Role::Agent, "a");
+    soon(connect(&address, Some(&identity), hello))
+        .await
+        .unwrap();
+    soon(serve).await.unwrap();
+}
+
+/// UDP that is quick enough wins, though TCP would do: one session is seen, and it is QUIC's.
+#[tokio::test]
+async fn where_both_pass_quic_carries_and_the_coordinator_sees_one_session() {
+    let mut cluster = Cluster::start();
+    let (near, far) = cluster.session(Carrier::Quic).await;
+    assert_eq!(near.peer.carrier, Carrier::Quic);
+    assert_eq!(far.peer.carrier, Carrier::Quic);
+    let another = timeout(Duration::from_secs(1), cluster.listener.accept()).await;
+    assert!(another.is_err(), "a second session: {another:?}");
+}
+
+/// What the other side says of a certificate comes after the handshake in TLS 1.3, and by TCP too it is an answer that
+/// ends the dialling, not a connection that broke.
+#[tokio::test]
+async fn where_udp_does_not_pass_an_identity_that_is_not_accepted_is_told_so() {
+    let cluster = Cluster::start();
+    let relay = tcp_only(cluster.listener.local_addr().unwrap()).await;
+    let address = Address::Tcp(relay.to_string());
+    let wrong = cluster.ca.identity(Role::Coordinator, "a", DAY).unwrap();
+    let dialled = connect(&address, Some(&wrong), Hello::new(Role::Agent, "a"));
+    let error = soon(dialled).await.unwrap_err();
+    assert!(matches!(error, ConnectError::Rejected { .. }), "{error:?}");
+}
