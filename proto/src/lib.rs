@@ -13,6 +13,7 @@ pub mod message;
 pub mod outcome;
 pub mod pool;
 pub mod rows;
+pub mod selector;
 pub mod time;
 pub mod version;
 pub mod view;

@@ -6,13 +6,13 @@ use fleetpool_proto::{
     message::{FromClient, Refusal, TaskRow, ToAgent, ToClient},
     outcome::Loss,
     pool::PoolOptions,
+    selector::Selector,
 };
 
 use crate::{
     core::CoordinatorCore,
     pool::Pool,
     queue::{Pending, Tries},
-    selector::Selector,
     settle,
 };
 

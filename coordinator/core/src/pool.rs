@@ -10,11 +10,11 @@ use fleetpool_proto::{
     ClientId, HostId, PoolId, SpecId,
     message::ResultRow,
     pool::{PoolOptions, Spec},
+    selector::Selector,
 };
 
 use crate::{
-    credit::Credit, host::Host, options::Options, queue::Queue, ranges::Ranges, selector::Selector,
-    share::Share,
+    credit::Credit, host::Host, options::Options, queue::Queue, ranges::Ranges, share::Share,
 };
 
 /// Time's worth of tasks that an agent has ahead of its slots besides the round trip: covers batching.

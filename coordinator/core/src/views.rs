@@ -2,6 +2,7 @@
 
 use fleetpool_proto::{
     PoolId,
+    selector::Selector,
     view::{HostView, JobView, StatusView},
 };
 
@@ -9,7 +10,6 @@ use crate::{
     core::CoordinatorCore,
     host::{Host, HostState},
     pool::Pool,
-    selector::Selector,
 };
 
 impl CoordinatorCore {

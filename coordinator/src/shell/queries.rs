@@ -3,10 +3,11 @@
 //! What is about the fleet is answered here and now; what is about tokens and identities goes to disk, and is
 //! answered by a task beside the owner.
 
-use fleetpool_coordinator_core::{Event, Selector};
+use fleetpool_coordinator_core::Event;
 use fleetpool_proto::{
     ClientId, Message as _, PoolId, Role,
     message::ToClient,
+    selector::Selector,
     view::{Answer, HostView, Query, StatusView},
 };
 

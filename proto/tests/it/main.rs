@@ -1,4 +1,5 @@
-//! The wire, byte by byte: golden files, skew between versions, and bytes that nobody meant.
+//! The wire, byte by byte: golden files, skew between versions, and bytes that nobody meant. Also the language of
+//! selectors (`selector.rs`), which people write.
 //!
 //! # Adding a version of the protocol
 //!
@@ -22,4 +23,5 @@ mod golden;
 mod payloads;
 mod roles;
 mod samples;
+mod selector;
 mod skew;

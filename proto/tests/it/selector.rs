@@ -1,6 +1,6 @@
 //! The language of `--on`: what is meant, and what is said when it cannot be read.
 
-use fleetpool_coordinator_core::Selector;
+use fleetpool_proto::selector::Selector;
 
 /// The fleet that every case selects from.
 const FLEET: [(&str, &[(&str, &str)]); 9] = [
