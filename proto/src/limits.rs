@@ -75,6 +75,12 @@ pub const STDERR_TAIL_BYTES: usize = 2048;
 /// was used longest ago goes first, and is asked for again.
 pub const CONTENT_KEPT_BYTES_MAX: usize = 64 << 20;
 
+/// Longest selector, in bytes: far above what people and programs write, far below what would take time to match. A
+/// longer one is refused.
+pub const SELECTOR_BYTES_MAX: usize = 64 << 10;
+/// Parentheses in a selector, one in another. Deeper ones are refused, since reading them takes stack.
+pub const SELECTOR_DEEP_MAX: usize = 64;
+
 /// An agent's right to its slots lasts this long after it *sent* the renewal that was answered.
 pub const LEASE: Duration = Duration::from_secs(30);
 /// What the coordinator waits on top of the lease before it grants a lost host's tasks again: a tenth of the

@@ -9,20 +9,34 @@
 //! | `A,B` | hosts of A and hosts of B |
 //! | `A!B` (or `A,!B`), `!B` | hosts of A that are not of B; all hosts that are not of B |
 //! | `A&B`, `A^B` | hosts of both; hosts of exactly one |
+//! | `A!(B,C)` | parentheses come first |
+//! | `@*` | every host; other groups (`@rack1`) are the client's to replace |
 //!
-//! Operators are taken from left to right, as in ClusterShell. Conditions on labels that stand side by side
+//! Operators are taken from left to right, as in ClusterShell. An `@` within a word is part of a name (`ada@web1`). Conditions on labels that stand side by side
 //! narrow each other, as in Kubernetes: `gpu=a100,zone!=b` is one condition, and binds before every operator. Two
 //! values for one label are alternatives: `zone=a,zone=b`.
 
+mod error;
 mod parse;
 
-pub use parse::SelectorError;
+pub use error::SelectorError;
 
 /// A set of hosts, by name and label.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Selector {
+    /// As it was written.
+    text: String,
     /// Taken from left to right, from nothing.
-    steps: Vec<(Op, Term)>,
+    steps: Vec<Step>,
+}
+
+/// An operator and what stands behind it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Step {
+    op: Op,
+    term: Term,
+    /// Where the term begins, in bytes of the text.
+    at: usize,
 }
 
 /// How a term changes the set so far.
@@ -36,9 +50,13 @@ enum Op {
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Term {
+    /// Every host, unsaid: there is nothing before a `!`, or nothing at all.
+    All,
     Host(Pattern),
     /// All of them; conditions on one label with several values are alternatives.
     Labels(Vec<Condition>),
+    /// In parentheses.
+    Within(Vec<Step>),
 }
 
 /// `key=value` or `key!=value`.
@@ -88,32 +106,37 @@ impl Selector {
     #[must_use]
     pub fn all() -> Self {
         Self {
-            steps: vec![(Op::With, Term::everything())],
+            text: String::new(),
+            steps: vec![Step {
+                op: Op::With,
+                term: Term::All,
+                at: 0,
+            }],
         }
     }
 
     /// Whether the host of that name with these labels is meant.
     #[must_use]
     pub fn matches(&self, host: &str, labels: &[(String, String)]) -> bool {
-        self.steps
-            .iter()
-            .fold(false, |so_far, (op, term)| match op {
-                Op::With => so_far || term.matches(host, labels),
-                Op::Without => so_far && !term.matches(host, labels),
-                Op::And => so_far && term.matches(host, labels),
-                Op::Xor => so_far != term.matches(host, labels),
-            })
+        steps_match(&self.steps, host, labels)
     }
 }
 
-impl Term {
-    fn everything() -> Self {
-        Self::Host(Pattern(vec![Piece::Any]))
-    }
+fn steps_match(steps: &[Step], host: &str, labels: &[(String, String)]) -> bool {
+    steps.iter().fold(false, |so_far, step| match step.op {
+        Op::With => so_far || step.term.matches(host, labels),
+        Op::Without => so_far && !step.term.matches(host, labels),
+        Op::And => so_far && step.term.matches(host, labels),
+        Op::Xor => so_far != step.term.matches(host, labels),
+    })
+}
 
+impl Term {
     fn matches(&self, host: &str, labels: &[(String, String)]) -> bool {
         match self {
+            Self::All => true,
             Self::Host(pattern) => pattern.matches(host),
+            Self::Within(steps) => steps_match(steps, host, labels),
             Self::Labels(conditions) => conditions.iter().all(|condition| {
                 let alternative = |other: &&Condition| {
                     other.equal == condition.equal && other.key == condition.key

@@ -1,86 +1,59 @@
 //! Reads selectors, and tells where one is wrong.
 
-use std::fmt;
-
-use super::{Condition, Op, Pattern, Piece, Range, Selector, Term};
-
-/// Longest selector, in bytes: far above what people and programs write, far below what would take time to match.
-const SELECTOR_BYTES_MAX: usize = 64 << 10;
-
-/// Why a text is not a selector: where, and what to write instead.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct SelectorError {
-    selector: String,
-    /// Characters before the place.
-    at: usize,
-    /// A sentence for people.
-    reason: String,
-}
-
-impl fmt::Display for SelectorError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            selector,
-            at,
-            reason,
-        } = self;
-        match selector.chars().nth(*at) {
-            Some(_) if *at == 0 => write!(f, "selector `{selector}`: {reason}"),
-            Some(_) => {
-                let rest: String = selector.chars().skip(*at).collect();
-                write!(
-                    f,
-                    "selector `{selector}`, at `{rest}` (character {}): {reason}",
-                    at + 1
-                )
-            }
-            None => write!(f, "selector `{selector}`, at its end: {reason}"),
-        }
-    }
-}
-
-impl std::error::Error for SelectorError {}
+use super::{Condition, Op, Pattern, Piece, Range, Selector, SelectorError, Step, Term};
+use crate::limits::{SELECTOR_BYTES_MAX, SELECTOR_DEEP_MAX};
 
 pub(super) fn selector(text: &str) -> Result<Selector, SelectorError> {
-    let mut parser = Parser { text, at: 0 };
+    let mut parser = Parser {
+        text,
+        at: 0,
+        deep: 0,
+    };
     if text.len() > SELECTOR_BYTES_MAX {
         let reason = format!("is longer than {SELECTOR_BYTES_MAX} bytes: use a label or a range");
-        return Err(SelectorError {
-            selector: text.chars().take(20).chain("…".chars()).collect(),
-            at: 0,
-            reason,
-        });
+        return Err(SelectorError::too_long(text, reason));
     }
     parser.skip_spaces();
     if parser.peek().is_none() {
         return Ok(Selector::all());
     }
-    parser.steps().map(|steps| Selector { steps })
+    let steps = parser.steps()?;
+    Ok(Selector {
+        text: text.to_owned(),
+        steps,
+    })
 }
 
 struct Parser<'a> {
     text: &'a str,
     /// Bytes read.
     at: usize,
+    /// Parentheses that are open here.
+    deep: usize,
 }
 
 /// A step, before neighbouring conditions are joined.
 enum Word {
-    Host(Pattern),
     Label(Condition),
+    Other(Term),
 }
 
 impl Parser<'_> {
-    fn steps(&mut self) -> Result<Vec<(Op, Term)>, SelectorError> {
+    fn steps(&mut self) -> Result<Vec<Step>, SelectorError> {
         let mut steps = Vec::new();
         let mut op = Op::With;
+        self.skip_spaces();
+        let at = self.at;
         if self.eat('!') {
-            steps.push((Op::With, Term::everything()));
+            let term = Term::All;
+            steps.push(Step { op, term, at });
             op = Op::Without;
         }
         loop {
+            self.skip_spaces();
+            let at = self.at;
             let word = self.word()?;
-            push(&mut steps, op, word);
+            push(&mut steps, op, word, at);
             match self.operator()? {
                 Some(next) => op = next,
                 None => return Ok(steps),
@@ -98,6 +71,8 @@ impl Parser<'_> {
             '!' => Op::Without,
             '&' => Op::And,
             '^' => Op::Xor,
+            ')' if self.deep > 0 => return Ok(None),
+            ')' => return Err(self.wrong("`)` without a `(` before it")),
             ']' => return Err(self.wrong("`]` without a `[` before it")),
             _ => {
                 return Err(self.wrong(
@@ -114,20 +89,11 @@ impl Parser<'_> {
     }
 
     fn word(&mut self) -> Result<Word, SelectorError> {
-        self.skip_spaces();
         let start = self.at;
         match self.peek() {
-            Some('@') => {
-                return Err(self.wrong(
-                    "groups come from a file that the coordinator does not have: name the hosts, or give them a label \
-                     (`fleetpool agent --label role=web`) and write `role=web`",
-                ));
-            }
-            Some('(' | ')') => {
-                return Err(
-                    self.wrong("there are no parentheses: operators are taken from left to right")
-                );
-            }
+            Some('@') => return self.group(),
+            Some('(') => return self.parentheses(),
+            Some(')') if self.deep == 0 => return Err(self.wrong("`)` without a `(` before it")),
             _ => {}
         }
         let name = self.pattern()?;
@@ -140,7 +106,7 @@ impl Parser<'_> {
             (false, false) if name.0.is_empty() => {
                 return Err(self.wrong("a host or `label=value` is missing"));
             }
-            (false, false) => return Ok(Word::Host(name)),
+            (false, false) => return Ok(Word::Other(Term::Host(name))),
         };
         let key = self.key(start, name)?;
         let value = self.pattern()?;
@@ -148,6 +114,46 @@ impl Parser<'_> {
             return Err(self.wrong(format!("a value is missing: `{key}=*` stands for any")));
         }
         Ok(Word::Label(Condition { key, equal, value }))
+    }
+
+    fn parentheses(&mut self) -> Result<Word, SelectorError> {
+        let open = self.at;
+        if self.deep == SELECTOR_DEEP_MAX {
+            let reason = format!(
+                "parentheses are nested deeper than {SELECTOR_DEEP_MAX}: operators go from left to right, many are not needed"
+            );
+            return Err(self.wrong(reason));
+        }
+        self.bump('(');
+        self.skip_spaces();
+        if self.eat(')') {
+            return Err(self.wrong_at(
+                open,
+                "nothing is in the parentheses: name hosts in them, or leave them out",
+            ));
+        }
+        self.deep += 1;
+        let steps = self.steps()?;
+        self.deep -= 1;
+        if !self.eat(')') {
+            return Err(self.wrong_at(open, "the `(` is not closed: write `)` behind its hosts"));
+        }
+        Ok(Word::Other(Term::Within(steps)))
+    }
+
+    /// `@*`; the hosts of other groups are not known here.
+    fn group(&mut self) -> Result<Word, SelectorError> {
+        let start = self.at;
+        self.bump('@');
+        let name = self.pattern()?;
+        if name.0 == [Piece::Any] {
+            return Ok(Word::Other(Term::Host(name)));
+        }
+        Err(self.wrong_at(
+            start,
+            "groups are known where the client is, and it has not put this one's hosts in its place: name the hosts, or \
+             give them a label (`fleetpool agent --label role=web`) and write `role=web`",
+        ))
     }
 
     fn key(&self, start: usize, name: Pattern) -> Result<String, SelectorError> {
@@ -302,26 +308,24 @@ impl Parser<'_> {
     }
 
     fn wrong_at(&self, at: usize, reason: impl Into<String>) -> SelectorError {
-        SelectorError {
-            selector: self.text.to_owned(),
-            at: self.text[..at].chars().count(),
-            reason: reason.into(),
-        }
+        SelectorError::new(self.text, at, reason)
     }
 }
 
 /// Adds a word; a condition beside a condition joins it.
-fn push(steps: &mut Vec<(Op, Term)>, op: Op, word: Word) {
-    match (word, steps.last_mut()) {
-        (Word::Label(condition), Some((_, Term::Labels(conditions)))) if op == Op::With => {
+fn push(steps: &mut Vec<Step>, op: Op, word: Word, at: usize) {
+    let term = match (word, steps.last_mut().map(|step| &mut step.term)) {
+        (Word::Label(condition), Some(Term::Labels(conditions))) if op == Op::With => {
             conditions.push(condition);
+            return;
         }
-        (Word::Label(condition), _) => steps.push((op, Term::Labels(vec![condition]))),
-        (Word::Host(pattern), _) => steps.push((op, Term::Host(pattern))),
-    }
+        (Word::Label(condition), _) => Term::Labels(vec![condition]),
+        (Word::Other(term), _) => term,
+    };
+    steps.push(Step { op, term, at });
 }
 
-/// What names and values are made of, besides `*`, `?` and `[…]`.
+/// What names and values are made of, besides `*`, `?` and `[…]`. An `@` that begins a word is taken before.
 fn is_text(c: char) -> bool {
-    !c.is_whitespace() && !",!&^=[]*?@()".contains(c)
+    !c.is_whitespace() && !",!&^=[]*?()".contains(c)
 }

@@ -87,6 +87,25 @@ fn operators_go_from_left_to_right() {
 }
 
 #[test]
+fn parentheses_come_first() {
+    check("db*!(db1,db10)", "db2");
+    check("db*!db1,db10", "db2 db10");
+    check("(web*,db*)&(*01,*10)", "web01 web10 db10");
+    check(" ( web01 , ( db1 ) ) ", "web01 db1");
+    check("web*^(web*&(web01,web02))", "web03 web10");
+    check("web*&(!web10)", "web01 web02 web03");
+    check("!(web*,db*)", "r1n01 r2n03");
+}
+
+#[test]
+fn parentheses_keep_conditions_apart() {
+    check("gpu=a100,zone=b", "web10");
+    check("(gpu=a100),zone=b", "web03 web10 db1");
+    check("(gpu=a100,zone!=b)!web*", "db1");
+    check("web*&(gpu=a100,zone=b)", "web10");
+}
+
+#[test]
 fn labels() {
     check("gpu=a100", "web10 db1");
     check("gpu=*", "web10 db1 db2");
@@ -164,19 +183,83 @@ fn errors_point_at_the_place_and_say_how() {
         "=a",
         "selector `=a`: the name of a label is plain text, as in `gpu=a100`",
     );
+}
+
+#[test]
+fn parentheses_that_do_not_fit_are_shown() {
     check_error(
-        "(a,b)&c",
-        "selector `(a,b)&c`: there are no parentheses: operators are taken from left to right",
+        "db1,(web1,web2",
+        "selector `db1,(web1,web2`, at `(web1,web2` (character 5): the `(` is not closed: write `)` behind its hosts",
+    );
+    check_error(
+        "((web1)",
+        "selector `((web1)`: the `(` is not closed: write `)` behind its hosts",
+    );
+    check_error(
+        "(web1))",
+        "selector `(web1))`, at `)` (character 7): `)` without a `(` before it",
+    );
+    check_error(")", "selector `)`: `)` without a `(` before it");
+    check_error(
+        "db1,( )",
+        "selector `db1,( )`, at `( )` (character 5): nothing is in the parentheses: name hosts in them, or leave them out",
+    );
+    check_error(
+        "(db1,)",
+        "selector `(db1,)`, at `)` (character 6): a host or `label=value` is missing",
+    );
+    check_error(
+        "(db1]",
+        "selector `(db1]`, at `]` (character 5): `]` without a `[` before it",
+    );
+    check_error(
+        "web(1)",
+        "selector `web(1)`, at `(1)` (character 4): an operator is missing: `,` adds hosts, `!` leaves hosts out, `&` \
+         keeps hosts of both",
+    );
+    check_error(
+        "(a=b)=c",
+        "selector `(a=b)=c`, at `=c` (character 6): an operator is missing: `,` adds hosts, `!` leaves hosts out, `&` \
+         keeps hosts of both",
     );
 }
 
 #[test]
-fn groups_say_where_they_come_from() {
+fn parentheses_nest_so_far_and_no_further() {
+    let nested = |deep: usize| format!("{}db1{}", "(".repeat(deep), ")".repeat(deep));
+    check(&nested(64), "db1");
+    let error = selected(&nested(65)).expect_err("too deep");
+    assert!(
+        error.contains("(character 65): parentheses are nested deeper than 64"),
+        "{error}"
+    );
+    // Neither takes the stack.
+    selected(&"(".repeat(60_000)).expect_err("too deep");
+}
+
+#[test]
+fn groups_are_the_clients_to_replace() {
     check_error(
         "web*&@db",
-        "selector `web*&@db`, at `@db` (character 6): groups come from a file that the coordinator does not have: name the \
-         hosts, or give them a label (`fleetpool agent --label role=web`) and write `role=web`",
+        "selector `web*&@db`, at `@db` (character 6): groups are known where the client is, and it has not put this one's \
+         hosts in its place: name the hosts, or give them a label (`fleetpool agent --label role=web`) and write \
+         `role=web`",
     );
+    check("@*", ALL);
+    check("@*!(@*)", "");
+    check("web*&@*", "web01 web02 web03 web10");
+}
+
+#[test]
+fn an_at_within_a_word_is_a_character() {
+    let matches = |text: &str, host: &str| {
+        let labels = [("owner".to_owned(), "ada@lab".to_owned())];
+        Selector::parse(text).unwrap().matches(host, &labels)
+    };
+    assert!(matches("ada@web[1-3]", "ada@web2"));
+    assert!(!matches("ada@web[1-3]", "web2"));
+    assert!(matches("owner=ada@*", "web2"));
+    assert!(!matches("owner=@ada", "web2"));
 }
 
 #[test]
