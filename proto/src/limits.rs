@@ -80,6 +80,15 @@ pub const CONTENT_KEPT_BYTES_MAX: usize = 64 << 20;
 pub const SELECTOR_BYTES_MAX: usize = 64 << 10;
 /// Parentheses in a selector, one in another. Deeper ones are refused, since reading them takes stack.
 pub const SELECTOR_DEEP_MAX: usize = 64;
+/// Most hosts that a selector lists where no fleet is known (`--hosts`). More is refused before memory is taken for
+/// them: a number is too large then.
+pub const HOSTS_LISTED_MAX: usize = 100_000;
+/// Longest name of a host to be listed, or of a group, in bytes: a DNS name and a user before it. A longer one is refused.
+pub const HOST_NAME_BYTES_MAX: usize = 320;
+/// Groups of hosts within each other. Deeper ones are refused.
+pub const GROUPS_DEEP_MAX: usize = 16;
+/// Most groups that one word of a selector names, as in `@rack[1-40]`. More are refused.
+pub const GROUPS_IN_WORD_MAX: usize = 1000;
 
 /// An agent's right to its slots lasts this long after it *sent* the renewal that was answered.
 pub const LEASE: Duration = Duration::from_secs(30);

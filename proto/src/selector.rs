@@ -17,9 +17,12 @@
 //! values for one label are alternatives: `zone=a,zone=b`.
 
 mod error;
+mod groups;
+mod names;
 mod parse;
 
 pub use error::SelectorError;
+pub use groups::with_groups;
 
 /// A set of hosts, by name and label.
 #[derive(Clone, Debug, PartialEq, Eq)]

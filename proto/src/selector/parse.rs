@@ -1,13 +1,37 @@
 //! Reads selectors, and tells where one is wrong.
 
 use super::{Condition, Op, Pattern, Piece, Range, Selector, SelectorError, Step, Term};
-use crate::limits::{SELECTOR_BYTES_MAX, SELECTOR_DEEP_MAX};
+use crate::limits::{
+    GROUPS_IN_WORD_MAX, HOST_NAME_BYTES_MAX, SELECTOR_BYTES_MAX, SELECTOR_DEEP_MAX,
+};
 
 pub(super) fn selector(text: &str) -> Result<Selector, SelectorError> {
+    read(text, None).map(|(selector, _)| selector)
+}
+
+/// The groups that stand in a selector, in their order; `@*` is none.
+pub(super) fn mentions(text: &str) -> Result<Vec<Mention>, SelectorError> {
+    read(text, Some(Vec::new())).map(|(_, groups)| groups)
+}
+
+/// A word that names groups, `@rack1` or `@rack[1-3]`.
+pub(super) struct Mention {
+    /// Where the word begins and ends, in bytes.
+    pub(super) from: usize,
+    pub(super) to: usize,
+    pub(super) names: Vec<String>,
+}
+
+/// Reads a selector, and collects its groups where there may be some.
+fn read(
+    text: &str,
+    groups: Option<Vec<Mention>>,
+) -> Result<(Selector, Vec<Mention>), SelectorError> {
     let mut parser = Parser {
         text,
         at: 0,
         deep: 0,
+        groups,
     };
     if text.len() > SELECTOR_BYTES_MAX {
         let reason = format!("is longer than {SELECTOR_BYTES_MAX} bytes: use a label or a range");
@@ -15,13 +39,12 @@ pub(super) fn selector(text: &str) -> Result<Selector, SelectorError> {
     }
     parser.skip_spaces();
     if parser.peek().is_none() {
-        return Ok(Selector::all());
+        return Ok((Selector::all(), Vec::new()));
     }
     let steps = parser.steps()?;
-    Ok(Selector {
-        text: text.to_owned(),
-        steps,
-    })
+    let text = text.to_owned();
+    let groups = parser.groups.unwrap_or_default();
+    Ok((Selector { text, steps }, groups))
 }
 
 struct Parser<'a> {
@@ -30,6 +53,8 @@ struct Parser<'a> {
     at: usize,
     /// Parentheses that are open here.
     deep: usize,
+    /// The groups so far; none: groups are refused.
+    groups: Option<Vec<Mention>>,
 }
 
 /// A step, before neighbouring conditions are joined.
@@ -141,19 +166,48 @@ impl Parser<'_> {
         Ok(Word::Other(Term::Within(steps)))
     }
 
-    /// `@*`; the hosts of other groups are not known here.
+    /// `@*`, or a group whose hosts are to be put in its place.
     fn group(&mut self) -> Result<Word, SelectorError> {
-        let start = self.at;
+        let from = self.at;
         self.bump('@');
         let name = self.pattern()?;
+        let term = Term::Host(Pattern(vec![Piece::Any]));
         if name.0 == [Piece::Any] {
-            return Ok(Word::Other(Term::Host(name)));
+            return Ok(Word::Other(term));
         }
-        Err(self.wrong_at(
-            start,
-            "groups are known where the client is, and it has not put this one's hosts in its place: name the hosts, or \
-             give them a label (`fleetpool agent --label role=web`) and write `role=web`",
-        ))
+        // Before its names are made: a coordinator takes no memory for them.
+        if self.groups.is_none() {
+            return Err(self.wrong_at(
+                from,
+                "groups are known where the client is, and it has not put this one's hosts in its place: name the hosts, \
+                 or give them a label (`fleetpool agent --label role=web`) and write `role=web`",
+            ));
+        }
+        let names = self.group_names(from, &name)?;
+        let to = self.at;
+        self.groups
+            .get_or_insert_default()
+            .push(Mention { from, to, names });
+        Ok(Word::Other(term))
+    }
+
+    fn group_names(&self, from: usize, name: &Pattern) -> Result<Vec<String>, SelectorError> {
+        if name.0.is_empty() {
+            return Err(self.wrong("the name of a group is missing: `@*` is every host"));
+        }
+        if name.open_end().is_some() {
+            return Err(self.wrong_at(from, "groups are named in full: only `@*` is every host"));
+        }
+        let bytes = name.bytes_min();
+        if bytes > HOST_NAME_BYTES_MAX {
+            let reason = format!("no group has a name of {bytes} bytes: commas go between names");
+            return Err(self.wrong_at(from, reason));
+        }
+        if name.count() > GROUPS_IN_WORD_MAX as u128 {
+            let reason = format!("these are more than {GROUPS_IN_WORD_MAX} groups");
+            return Err(self.wrong_at(from, reason));
+        }
+        Ok(name.names())
     }
 
     fn key(&self, start: usize, name: Pattern) -> Result<String, SelectorError> {

@@ -24,4 +24,6 @@ mod payloads;
 mod roles;
 mod samples;
 mod selector;
+mod selector_groups;
+mod selector_names;
 mod skew;
