@@ -4,14 +4,13 @@
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use fleetpool::cluster::{Cluster, Farewell};
+use fleetpool::{
+    cluster::{Cluster, Farewell},
+    config::{self, Config, LOCAL},
+};
 use fleetpool_net::{Address, Identity};
-use serde::Deserialize;
 
 use crate::failure::Failure;
-
-/// Says "no cluster" where the environment or the configuration name one.
-const LOCAL: &str = "local";
 
 /// Options that every verb takes.
 #[derive(Args, Clone, Debug, Default)]
@@ -36,13 +35,6 @@ pub(crate) struct ClusterArgs {
         help_heading = "Cluster"
     )]
     identity: Option<PathBuf>,
-}
-
-/// The configuration file.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Config {
-    cluster: Option<String>,
 }
 
 /// A cluster that was chosen.
@@ -100,7 +92,7 @@ impl ClusterArgs {
     pub(crate) fn target(&self) -> Result<Target, Failure> {
         let named = match &self.cluster {
             Some(cluster) => Some(cluster.clone()),
-            None => configured()?,
+            None => Config::load().map_err(Failure::usage)?.cluster,
         };
         let address = named.filter(|name| !name.is_empty() && name != LOCAL);
         let address = address
@@ -164,68 +156,13 @@ impl Target {
 }
 
 fn config_dir() -> Result<PathBuf, Failure> {
-    let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
-    home.map(|home| home.join(".config/fleetpool"))
+    config::folder()
         .ok_or_else(|| Failure::usage("there is no home folder to find an identity in: set HOME, or name the folder with --identity DIR"))
-}
-
-fn configured() -> Result<Option<String>, Failure> {
-    match config_dir() {
-        Ok(dir) => read_config(&dir.join("config.toml")),
-        Err(_) => Ok(None),
-    }
-}
-
-fn read_config(path: &Path) -> Result<Option<String>, Failure> {
-    let text = match std::fs::read_to_string(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => {
-            return Err(Failure::usage(format!(
-                "cannot read {}: {error}: mend it or move it away",
-                path.display()
-            )));
-        }
-    };
-    let config: Config = toml::from_str(&text).map_err(|error| {
-        Failure::usage(format!(
-            "{}: {}",
-            path.display(),
-            error.to_string().trim_end()
-        ))
-    })?;
-    Ok(config.cluster)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn config(text: &str) -> Result<Option<String>, String> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("config.toml");
-        std::fs::write(&path, text).unwrap();
-        read_config(&path).map_err(|failure| failure.message)
-    }
-
-    #[test]
-    fn the_configuration_names_a_cluster() {
-        assert_eq!(
-            config("cluster = \"head:7700\"\n"),
-            Ok(Some("head:7700".into()))
-        );
-        assert_eq!(config(""), Ok(None));
-        assert_eq!(read_config(Path::new("/does/not/exist")).unwrap(), None);
-    }
-
-    #[test]
-    fn a_slip_in_the_configuration_is_shown() {
-        let error = config("clutser = \"head\"").unwrap_err();
-        assert!(
-            error.contains("clutser") && error.contains("config.toml"),
-            "{error}"
-        );
-    }
 
     #[test]
     fn local_means_embedded() {

@@ -67,7 +67,8 @@ mod call;
 pub mod cluster;
 mod codec;
 mod command;
-mod config;
+#[doc(hidden)]
+pub mod config;
 mod error;
 mod handle;
 mod iter;
