@@ -18,6 +18,7 @@ use crate::{
     cluster::Cluster,
     config,
     error::Error,
+    groups,
     output::{Notes, Output, Printed, Printer},
     park,
     pool::Pool,
@@ -74,7 +75,8 @@ impl Builder {
         self
     }
 
-    /// Which hosts may be used, by name or label: `web[01-40],!web03`, `@rack1`, `gpu=a100`. Without it: all.
+    /// Which hosts may be used, by name or label: `web[01-40],!web03`, `@rack1`, `gpu=a100`. Without it: all. Groups are
+    /// looked up by [`build`](Self::build), see [`groups`].
     pub fn on(mut self, selector: impl Into<String>) -> Self {
         self.options.on = selector.into();
         self
@@ -160,6 +162,7 @@ impl Builder {
     /// the first call.
     pub fn build(mut self) -> Result<Pool, Error> {
         self.check()?;
+        self.options.on = groups::expand(&self.options.on)?.into_owned();
         if self.options.name.is_empty() {
             self.options.name = own_name();
         }

@@ -70,6 +70,7 @@ mod command;
 #[doc(hidden)]
 pub mod config;
 mod error;
+pub mod groups;
 mod handle;
 mod iter;
 mod output;

@@ -28,6 +28,7 @@ use crate::{
     cluster::Cluster,
     config,
     error::{Error, TaskError},
+    groups,
     output::{Notes, Output, Printed, Printer},
     park,
     pool::hosts,
@@ -73,16 +74,18 @@ impl Hub {
     }
 
     /// Opens a pool. `output` gets what its tasks print, before the tasks' results are delivered, and `note` what is to be
-    /// known of the pool as a whole, in words for people; on other threads.
+    /// known of the pool as a whole, in words for people; on other threads. Groups in its selector are looked up here, which
+    /// may take some seconds.
     ///
     /// # Errors
-    /// When the cluster is lost. What only the coordinator can know is told by the first call.
+    /// When there is no such group, or the cluster is lost. What only the coordinator can know is told by the first call.
     pub fn pool(
         &self,
-        options: PoolOptions,
+        mut options: PoolOptions,
         output: impl Fn(Printed) + Send + Sync + 'static,
         note: impl Fn(String) + Send + Sync + 'static,
     ) -> Result<RawPool, Error> {
+        options.on = groups::expand(&options.on)?.into_owned();
         let (on, slots) = (options.on.clone(), options.slots);
         let (submitter, events) = self.cluster.open(options)?;
         let core = Arc::new(Core::new(submitter, self.cluster.hosts(), Duration::ZERO));

@@ -85,6 +85,10 @@ pub const SELECTOR_DEEP_MAX: usize = 64;
 pub const HOSTS_LISTED_MAX: usize = 100_000;
 /// Longest name of a host to be listed, or of a group, in bytes: a DNS name and a user before it. A longer one is refused.
 pub const HOST_NAME_BYTES_MAX: usize = 320;
+/// How long a command may take that is asked for the hosts of a group. Then it is killed, and the selector refused.
+pub const GROUP_TIME_MAX: Duration = Duration::from_secs(10);
+/// Most that such a command may print, in bytes. More is refused.
+pub const GROUP_BYTES_MAX: usize = 1 << 20;
 /// Groups of hosts within each other. Deeper ones are refused.
 pub const GROUPS_DEEP_MAX: usize = 16;
 /// Most groups that one word of a selector names, as in `@rack[1-40]`. More are refused.

@@ -79,7 +79,8 @@ class Pool:
         address: the cluster: `host:port`, `unix:/path`, or `local` for one within this process. `None`:
             `$FLEETPOOL_CLUSTER`, then `cluster` in `~/.config/fleetpool/config.toml`, then an embedded one.
         hosts: for ad-hoc runs over ssh, which this version does not have: raises `NotImplementedError`.
-        on: which hosts may be used: `web[01-40],!web03`, `@rack1`, `gpu=a100`.
+        on: which hosts may be used: `web[01-40],!web03`, `@rack1`, `gpu=a100`. Groups are those of
+            `~/.config/fleetpool/config.toml` and of ClusterShell.
         retries: how often a task may run again, whatever ended it; or a mapping of `host_lost`, `worker_lost` and `failed`
             (which includes timeouts) to numbers. `None`: three times after its host was lost, and never else.
         buffersize: how many tasks `imap` and `imap_unordered` may be ahead of their consumer.

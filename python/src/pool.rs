@@ -72,7 +72,8 @@ impl Hub {
         let options = Options::extract(options)?;
         let context = self.0.offer(Bytes::from(context));
         let (sink, note) = (output::to(sink), output::note_to(note));
-        let opened = self.0.pool(options.pool(context), sink, note);
+        // It may ask a command for the hosts of a group.
+        let opened = py.detach(|| self.0.pool(options.pool(context), sink, note));
         let pool = opened.map_err(|error| errors::of_pool(py, &error))?;
         let pool = Mutex::new(Some(Arc::new(pool)));
         Ok(Pool {

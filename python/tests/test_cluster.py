@@ -63,6 +63,18 @@ def test_on_chooses_hosts(on_cluster):
             assert set(pool.map(tasks.where, range(50), 1)) <= names
 
 
+def test_on_names_groups_of_the_users(on_cluster, monkeypatch, tmp_path):
+    config = tmp_path / ".config/fleetpool/config.toml"
+    config.parent.mkdir(parents=True)
+    config.write_text('[groups]\nweb = "a[1-2]"\n')
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with Pool(on="@web!a1", **MODULES) as pool:
+        assert {host.name for host in pool.hosts()} == {"a2"}
+        assert set(pool.map(tasks.where, range(20), 1)) == {"a2"}
+    with pytest.raises(ValueError, match=r"there is no group `nobody`.*it has web"):
+        Pool(on="@nobody", **MODULES)
+
+
 def test_on_that_matches_no_host_is_a_pool_error(on_cluster):
     with pytest.raises(module.PoolError):
         with Pool(on="nowhere", **MODULES) as pool:

@@ -15,7 +15,7 @@ use fleetpool_proto::{
 use nix::sys::stat::{SFlag, fstat};
 
 use super::{
-    hosts::select,
+    hosts::{On, select},
     tasks::{self, Habits, TaskArgs},
 };
 use crate::{
@@ -38,7 +38,7 @@ const STDIN_BYTES_MAX: u64 = 64 << 20;
 const STDIN_PATIENCE: Duration = Duration::from_secs(2);
 
 const HELP: &str = "\
-Hosts: a nodeset (web[01-40], also with , ! & ^), @group or label=value; '*' is all of them.
+Hosts: a nodeset (web[01-40], also with , ! & ^ and parentheses), @group or label=value; '*' is all of them. Groups are looked up where you are: in [groups] of ~/.config/fleetpool/config.toml, by its groups_command, in ClusterShell's configuration.
 
 {host} in the command becomes the host's name; all else is left as it is. A command that is a single word with blanks in it, or any with --shell, is a line for `sh -c` on the host.
 
@@ -107,9 +107,10 @@ enum MaxFail {
 pub(crate) async fn run(args: ExecArgs, cluster: &ClusterArgs) -> Result<Exit, Failure> {
     let template =
         Template::parse(&args.words, args.shell, &Syntax::Host).map_err(Failure::usage)?;
+    let on = On::read(args.on.clone())?;
     let target = cluster.target()?;
     let cluster = target.connect().await?;
-    let hosts = select(&cluster, &args.on).await?;
+    let hosts = select(&cluster, &on).await?;
     if args.tasks.dry_run {
         return dry_run(&template, &hosts);
     }

@@ -5,7 +5,10 @@ use std::{ffi::OsString, io::IsTerminal as _, path::PathBuf};
 use clap::Args;
 use fleetpool_proto::{limits::SLOTS_MAX, pool::PoolOptions};
 
-use super::tasks::{self, Habits, TaskArgs};
+use super::{
+    hosts::On,
+    tasks::{self, Habits, TaskArgs},
+};
 use crate::{
     failure::{Exit, Failure, say},
     input::{self, Group, Row, Rows, Source},
@@ -81,6 +84,7 @@ pub(crate) async fn run(args: MapArgs, cluster: &ClusterArgs) -> Result<Exit, Fa
     if args.tasks.dry_run {
         return dry_run(&template, rows);
     }
+    let on = On::read(args.on.clone())?;
     let target = cluster.target()?;
     let past = args.tasks.past()?;
     let habits = Habits {
@@ -100,7 +104,7 @@ pub(crate) async fn run(args: MapArgs, cluster: &ClusterArgs) -> Result<Exit, Fa
         pool: PoolOptions {
             name: tasks::name(&words),
             slots,
-            on: args.on.clone(),
+            on: on.hosts,
             retries: args.tasks.retries(),
             ..PoolOptions::default()
         },

@@ -172,6 +172,95 @@ fn tasks_run_on_every_host_and_hosts_are_named() {
 }
 
 #[test]
+fn groups_of_the_configuration_are_hosts() {
+    let fleet = Fleet::start(3);
+    let home = fleet.path("home");
+    let configure = |text: &str| {
+        fs::create_dir_all(home.join(".config/fleetpool")).expect("a folder");
+        fs::write(home.join(".config/fleetpool/config.toml"), text).expect("written");
+    };
+    let run = |words: &[&str]| {
+        let output = fleet.client(words).env("HOME", &home).output();
+        Ran::from(output.expect("it starts"))
+    };
+    let names = |words: &[&str]| {
+        let ran = run(&[words, &["-k", "--no-tag", "--", "echo {host}"]].concat());
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        ran.stdout
+    };
+    configure(
+        "groups_command = 'test $GROUP = last && echo a3'\n[groups]\nweb = \"a[1-2]\"\nall = \"@web,@last\"\n",
+    );
+    assert_eq!(names(&["exec", "--on", "@web"]), "a1\na2\n");
+    assert_eq!(names(&["exec", "--on", "@all!a2"]), "a1\na3\n");
+    assert_eq!(names(&["exec", "--on", "!(a1,@last)"]), "a2\n");
+    let ran = run(&["map", "--on", "@last", "echo {host}", ":::", "1"]);
+    assert_eq!(
+        (ran.stdout.as_str(), ran.code),
+        ("a3\n", Some(0)),
+        "{ran:?}"
+    );
+    assert_eq!(run(&["cordon", "@web"]).code, Some(0));
+    assert_eq!((fleet.hosts("cordoned"), fleet.hosts("up")), (2, 1));
+    assert_eq!(run(&["cordon", "@last"]).code, Some(0));
+    assert_eq!(fleet.hosts("cordoned"), 3);
+    assert_eq!(run(&["uncordon", "a1", "a[2-3]"]).code, Some(0));
+    assert_eq!(fleet.hosts("up"), 3);
+    run(&["cordon", "nowhere"]).refuses(125, &["there is no host nowhere"]);
+
+    let config = home.join(".config/fleetpool/config.toml");
+    let says = [
+        "selector `a1,@nobody`, at `@nobody` (character 4): there is no group `nobody`",
+        "(it has all, web)",
+        "write `nobody = ",
+        config.to_str().expect("UTF-8"),
+    ];
+    for verb in [&["exec"][..], &["hosts"], &["map"]] {
+        let words = [verb, &["--on", "a1,@nobody"]].concat();
+        let words = if verb == ["hosts"] {
+            words
+        } else {
+            [&words[..], &["true"]].concat()
+        };
+        run(&words).refuses(2, &says);
+    }
+    configure("[groups]\nweb = \"b[1-2]\"\n");
+    run(&["hosts", "--on", "@web"]).refuses(126, &["`@web`, which is `(b[1-2])`"]);
+}
+
+#[test]
+fn groups_of_clustershell_are_hosts() {
+    let fleet = Fleet::start(3);
+    let configured = fleet.path("clustershell");
+    fs::create_dir_all(configured.join("groups.d")).expect("a folder");
+    let conf = "[Main]\ndefault: local\nautodir: $CFGDIR/groups.d\n\n[asked]\nmap: test $GROUP = odd && echo a1 a3\n";
+    fs::write(configured.join("groups.conf"), conf).expect("written");
+    let groups = "local:\n  web: 'a[1-2]'\n  all: '@web,a3'\n";
+    fs::write(configured.join("groups.d/local.yaml"), groups).expect("written");
+    let hosts = |on: &str| {
+        let output = fleet
+            .client(&["exec", "--on", on, "-k", "--no-tag", "--", "echo {host}"])
+            .env("XDG_CONFIG_HOME", fleet.folder.path())
+            .output();
+        Ran::from(output.expect("it starts"))
+    };
+    assert_eq!(hosts("@web").stdout, "a1\na2\n");
+    assert_eq!(hosts("@all!@web").stdout, "a3\n");
+    assert_eq!(hosts("@asked:odd").stdout, "a1\na3\n");
+    hosts("@nobody").refuses(2, &["ClusterShell's configuration (it has no such group)"]);
+    hosts("@asked:even").refuses(2, &["there is no group `asked:even`", "non-zero exit code"]);
+    hosts("@none:web").refuses(2, &["Unknown group source: 'none'"]);
+    // Its commands are text that the name becomes part of.
+    let file = fleet.path("made");
+    let name = format!("@asked:x;touch${{IFS}}{}", file.display());
+    hosts(&name).refuses(2, &["it was not asked"]);
+    assert!(!file.exists());
+    fs::write(configured.join("groups.conf"), "[Main]\nodd: 1\n").expect("written");
+    hosts("@web").refuses(2, &["ClusterShell's configuration cannot be read", "odd"]);
+    assert_eq!(hosts("a1").stdout, "a1\n");
+}
+
+#[test]
 fn a_canary_that_fails_is_the_last() {
     let fleet = Fleet::start(3);
     let ran = fleet.run(&[

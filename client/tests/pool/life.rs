@@ -34,6 +34,7 @@ tests! {
     environment_and_folder_reach_the_workers
     a_cluster_that_is_not_there_is_an_error
     an_unknown_host_is_an_error
+    an_unknown_group_is_an_error
 }
 
 static INITIALISED: AtomicU32 = AtomicU32::new(0);
@@ -411,4 +412,13 @@ fn an_unknown_host_is_an_error() {
     assert!(error.to_string().contains("no-such-host"), "{error}");
     let error = pool.apply(square, 3).unwrap_err();
     assert!(error.to_string().contains("no-such-host"), "{error}");
+}
+
+fn an_unknown_group_is_an_error() {
+    let pool = Pool::builder().cluster("local").on("web1,@no-such-group");
+    let error = pool.build().unwrap_err().to_string();
+    assert!(
+        error.contains("at `@no-such-group` (character 6): there is no group `no-such-group`"),
+        "{error}"
+    );
 }
