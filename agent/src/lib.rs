@@ -23,8 +23,9 @@ mod options;
 mod output;
 mod python;
 mod shell;
-pub mod spawner;
+mod spawner;
 mod state;
+mod stdio;
 mod tree;
 mod wire;
 mod workers;
@@ -32,3 +33,11 @@ mod workers;
 pub use link::Link;
 pub use options::{Error, Options};
 pub use shell::run;
+pub use stdio::{AGENT_VERB, serve_stdio};
+
+/// Is an agent's spawner, a keeper, or an agent for one run, and never returns, when this process was started as one. To
+/// be called first thing in `main`, before any thread is started.
+pub fn run_if_asked() {
+    spawner::run_if_asked();
+    stdio::run_if_asked();
+}

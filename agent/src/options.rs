@@ -14,7 +14,7 @@ pub struct Options {
     /// Labels, sorted by key.
     pub labels: Vec<(String, String)>,
     /// The program that is started as the spawner; its `main` must begin with
-    /// [`run_if_asked`](crate::spawner::run_if_asked).
+    /// [`run_if_asked`](crate::run_if_asked).
     pub spawner: PathBuf,
     /// Where programs that pools bring are kept. `None`: only local ones can be run.
     pub cache_dir: Option<PathBuf>,
@@ -63,6 +63,11 @@ pub enum Error {
         /// Why.
         source: io::Error,
     },
+    /// Standard input and output are no session's.
+    #[error(
+        "cannot serve over standard input and output: {0}; ssh starts this with a pipe on either"
+    )]
+    Stdio(#[source] io::Error),
     /// The kernel gives no timer.
     #[error("cannot make a timer for the lease: {0}; allow the agent more open files")]
     Fence(#[source] io::Error),

@@ -17,7 +17,7 @@ use std::{
 };
 
 use fleetpool_agent_core::{Action, AgentCore, Event};
-use fleetpool_net::{Cause, Closed, ConnectError, Receiver, Session, TrySendError};
+use fleetpool_net::{Carrier, Cause, Closed, ConnectError, Receiver, Session, TrySendError};
 use fleetpool_proto::{
     Frame, Message as _, SlotNo, Timestamp,
     message::{FromAgent, Registration, ToAgent},
@@ -63,9 +63,14 @@ pub async fn run(options: Options, link: Link) -> Result<(), Error> {
     facts::make_room_for_descriptors(options.slots);
     let mut shell = Shell::new(options, lock)?;
     match link {
-        Link::Session(session, welcome) => shell.link_up(*session, &welcome),
-        Link::Dial { address, identity } => {
+        Link::Session(session, welcome) => {
             // An agent within its client's process needs none: its coordinator lives and is stopped with it.
+            if session.peer.carrier != Carrier::Local {
+                shell.fence = Some(Fence::new().map_err(Error::Fence)?);
+            }
+            shell.link_up(*session, &welcome);
+        }
+        Link::Dial { address, identity } => {
             shell.fence = Some(Fence::new().map_err(Error::Fence)?);
             let (name, seed) = (&shell.options.name, shell.facts.incarnation);
             shell.dialler = Some(Dialler::new(address, identity, name, seed));

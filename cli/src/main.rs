@@ -29,7 +29,7 @@ use crate::{
 
 fn main() -> ExitCode {
     // Before anything else, and before there is any thread: this process may be meant to be an agent's spawner.
-    fleetpool_agent::spawner::run_if_asked();
+    fleetpool_agent::run_if_asked();
     let exit = match start(Cli::parse()) {
         Ok(exit) => exit,
         Err(failure) => {

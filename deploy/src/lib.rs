@@ -1,1 +1,15 @@
-//! Brings fleetpool agents up on hosts.
+//! Brings fleetpool agents up on hosts, over the operator's own OpenSSH.
+//!
+//! Who may log in where, by which key and through which jump host, and whom a host's key belongs to, is for the
+//! operator's `ssh` and its configuration to say. Nothing here weakens it, and nothing asks for a password: what cannot
+//! be done without one fails with ssh's own reason.
+#![forbid(unsafe_code)]
+
+mod destination;
+mod program;
+mod ssh;
+mod start;
+
+pub use destination::{Destination, DestinationError};
+pub use program::Program;
+pub use start::{Agent, AgentEnd, StartError, start_agent};

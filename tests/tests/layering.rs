@@ -35,6 +35,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         &[
             "fleetpool-agent",
             "fleetpool-coordinator",
+            "fleetpool-deploy",
             "fleetpool-macros",
             "fleetpool-net",
             "fleetpool-proto",

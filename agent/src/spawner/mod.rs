@@ -9,7 +9,7 @@ mod start;
 pub(crate) mod sys;
 
 pub(crate) use process::{child_signals, is_ready, wait_for};
-pub use start::Spawner;
+pub(crate) use start::Spawner;
 
 /// The hidden first argument that makes a process a spawner.
 const VERB: &str = "__fleetpool-spawner";
@@ -27,9 +27,8 @@ mod request {
     pub(super) const TEMPLATE: u8 = 3;
 }
 
-/// Is the spawner, or a keeper, and never returns, when this process was started as one. To be called first thing in
-/// `main`, before any thread is started.
-pub fn run_if_asked() {
+/// Is the spawner, or a keeper, and never returns, when this process was started as one.
+pub(crate) fn run_if_asked() {
     let mut args = std::env::args_os()
         .skip(1)
         .map(|arg| arg.into_string().unwrap_or_default());

@@ -17,17 +17,17 @@ use super::{VERB, request, sys};
 /// A running spawner. When it is dropped, or its process ends in whatever way, the spawner and everything
 /// below it end too.
 #[derive(Debug)]
-pub struct Spawner {
+pub(crate) struct Spawner {
     socket: UnixStream,
     process: Option<Child>,
 }
 
 impl Spawner {
-    /// Starts `program` as a spawner; its `main` must begin with [`super::run_if_asked`].
+    /// Starts `program` as a spawner; its `main` must begin with [`run_if_asked`](crate::run_if_asked).
     ///
     /// # Errors
     /// When the program cannot be started.
-    pub fn start(program: &Path) -> io::Result<Self> {
+    pub(crate) fn start(program: &Path) -> io::Result<Self> {
         Self::spawn(program, Stdio::null())
     }
 
@@ -36,7 +36,7 @@ impl Spawner {
     ///
     /// # Errors
     /// When the program cannot be started.
-    pub fn start_locked(program: &Path, lock: File) -> io::Result<Self> {
+    pub(crate) fn start_locked(program: &Path, lock: File) -> io::Result<Self> {
         Self::spawn(program, Stdio::from(lock))
     }
 

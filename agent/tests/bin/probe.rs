@@ -10,7 +10,7 @@ use fleetpool_agent::{Link, run};
 use fleetpool_proto::pool::{PoolOptions, Spec};
 
 fn main() {
-    fleetpool_agent::spawner::run_if_asked();
+    fleetpool_agent::run_if_asked();
     if std::env::var_os(fleetpool_proto::worker::WORKER_FD_ENV).is_some() {
         return worker::work();
     }

@@ -26,8 +26,11 @@ const PROGRAM: &str = "/proc/self/exe";
 )]
 pub(crate) struct AgentArgs {
     /// Where the coordinator is: HOST:PORT or unix:/PATH
-    #[arg(long, value_name = "ADDR")]
-    coordinator: Address,
+    #[arg(long, value_name = "ADDR", required_unless_present = "stdio")]
+    coordinator: Option<Address>,
+    /// Serve a coordinator at the other end of standard input and output, and end with it
+    #[arg(long, conflicts_with_all = ["coordinator", "token_file"])]
+    stdio: bool,
     /// Tasks that may run here at once [default: one a processor]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=i64::from(SLOTS_MAX)))]
     slots: Option<u16>,
@@ -49,22 +52,24 @@ pub(crate) struct AgentArgs {
 pub(crate) async fn run(args: AgentArgs, cluster: &ClusterArgs) -> Result<(), Failure> {
     super::log();
     let name = args.name.clone().map_or_else(hostname, Ok)?;
-    let dir = cluster.agent_dir()?;
-    let identity = match &args.coordinator {
-        Address::Unix(_) => None,
-        Address::Tcp(_) => Some(Box::new(args.identity(&dir, &name).await?)),
+    let options = args.options(name);
+    let Some(address) = &args.coordinator else {
+        let served = fleetpool_agent::serve_stdio(options).await;
+        return served.map_err(Failure::fleetpool);
     };
-    let mut labels = args.labels;
-    labels.sort();
+    let dir = cluster.agent_dir()?;
+    let identity = match address {
+        Address::Unix(_) => None,
+        Address::Tcp(_) => Some(args.identity(address, &dir, &options.name).await?),
+    };
     let options = Options {
-        labels,
         cache_dir: Some(dir.join("programs")),
         state_dir: Some(dir),
-        ..Options::new(name, args.slots.unwrap_or_else(processors), PROGRAM)
+        ..options
     };
     let link = Link::Dial {
-        address: args.coordinator,
-        identity,
+        address: address.clone(),
+        identity: identity.map(Box::new),
     };
     fleetpool_agent::run(options, link)
         .await
@@ -72,8 +77,23 @@ pub(crate) async fn run(args: AgentArgs, cluster: &ClusterArgs) -> Result<(), Fa
 }
 
 impl AgentArgs {
+    /// An agent that keeps nothing on disk.
+    fn options(&self, name: String) -> Options {
+        let mut labels = self.labels.clone();
+        labels.sort();
+        Options {
+            labels,
+            ..Options::new(name, self.slots.unwrap_or_else(processors), PROGRAM)
+        }
+    }
+
     /// The identity of `dir`; one joined for with the token when there is none.
-    async fn identity(&self, dir: &Path, name: &str) -> Result<Identity, Failure> {
+    async fn identity(
+        &self,
+        address: &Address,
+        dir: &Path,
+        name: &str,
+    ) -> Result<Identity, Failure> {
         if dir.join("cert.pem").exists() {
             return Identity::load(dir).map_err(Failure::fleetpool);
         }
@@ -84,7 +104,7 @@ impl AgentArgs {
             )));
         };
         let token: Token = read_token(file)?.trim().parse().map_err(Failure::usage)?;
-        let identity = join(&self.coordinator, &token, Role::Agent, name)
+        let identity = join(address, &token, Role::Agent, name)
             .await
             .map_err(Failure::fleetpool)?;
         identity.save(dir).map_err(Failure::fleetpool)?;

@@ -29,7 +29,7 @@ impl Cluster {
     /// is gone, with everything that runs in it, when the last handle is dropped.
     ///
     /// The program must begin with [`fleetpool::init`](crate::init) or the agent's own
-    /// [`run_if_asked`](fleetpool_agent::spawner::run_if_asked): it is started again as the agent's helper.
+    /// [`run_if_asked`](fleetpool_agent::run_if_asked): it is started again as the agent's helper.
     ///
     /// # Errors
     /// When this machine has no room for another thread or process.
@@ -38,7 +38,7 @@ impl Cluster {
     }
 
     /// The same, in a program that is not to be started again: its helper is `spawner`, whose `main` begins with
-    /// [`run_if_asked`](fleetpool_agent::spawner::run_if_asked).
+    /// [`run_if_asked`](fleetpool_agent::run_if_asked).
     ///
     /// # Errors
     /// When this machine has no room for another thread or process.

@@ -45,7 +45,7 @@ pub fn init() {
     if INITIALISED.swap(true, Ordering::Relaxed) {
         return;
     }
-    fleetpool_agent::spawner::run_if_asked();
+    fleetpool_agent::run_if_asked();
     if let Some(name) = task::ambiguous() {
         panic!(
             "two fleetpool tasks are both {name}: give one another name, so that workers call the right one"

@@ -50,7 +50,8 @@ pub async fn connect_by(
     identity: Option<&Identity>,
     hello: Hello,
 ) -> Result<(Session, Welcome), ConnectError> {
-    in_time(address, async {
+    // Boxed: whoever dials is not to be made as large as all ways of dialling together.
+    let dialled = Box::pin(async {
         match address {
             Address::Unix(path) => hello::introduce(dial::unix(path).await?, hello).await,
             Address::Tcp(_) => {
@@ -63,8 +64,8 @@ pub async fn connect_by(
                 }
             }
         }
-    })
-    .await
+    });
+    in_time(address, dialled).await
 }
 
 /// Opens a session over TLS on TCP: what lifelines use. A Unix socket will do as well.

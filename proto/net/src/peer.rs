@@ -51,6 +51,8 @@ pub enum Carrier {
     Quic,
     /// TLS over TCP, for lifelines and for networks that drop UDP.
     Tcp,
+    /// The stdin and stdout of a program that ssh has started.
+    Ssh,
     /// A Unix socket: who may open its file may speak.
     Unix,
     /// A queue inside one process.
@@ -64,6 +66,7 @@ impl Carrier {
         match self {
             Self::Quic => "quic",
             Self::Tcp => "tcp",
+            Self::Ssh => "ssh",
             Self::Unix => "unix",
             Self::Local => "local",
         }

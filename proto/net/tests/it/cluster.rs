@@ -8,7 +8,7 @@ use std::{
 
 use fleetpool_net::{
     Address, Carrier, Gatekeeper, Identity, JoinRequest, KeyId, Listener, Peer, ServerIdentity,
-    Session, Token, connect, connect_tcp,
+    Session, Token, accept_over, connect, connect_tcp, dial_over,
     identity::{ClusterCa, Issued},
     local_pair,
 };
@@ -17,7 +17,7 @@ use fleetpool_proto::{
     version::{Hello, Welcome},
 };
 use tempfile::TempDir;
-use tokio::time::timeout;
+use tokio::{net::unix::pipe, time::timeout};
 
 /// Longer than anything here takes: what passes it hangs.
 pub(crate) const SOON: Duration = Duration::from_secs(20);
@@ -119,6 +119,9 @@ impl Cluster {
             let agent = Peer::local(Role::Agent, "a");
             return local_pair(agent, Peer::local(Role::Coordinator, "head"));
         }
+        if carrier == Carrier::Ssh {
+            return over_pipes().await;
+        }
         let address = self.address(carrier);
         let identity = self.identity(Role::Agent, "a");
         let hello = Hello::new(Role::Agent, "a");
@@ -135,6 +138,19 @@ impl Cluster {
         };
         soon(async { tokio::join!(dial, serve) }).await
     }
+}
+
+/// What ssh is between two programs: a pipe each way.
+async fn over_pipes() -> (Session, Session) {
+    let (to_agent, from_head) = pipe::pipe().unwrap();
+    let (to_head, from_agent) = pipe::pipe().unwrap();
+    let dial = dial_over(from_head, to_head, Hello::new(Role::Agent, "a"));
+    let serve = async {
+        let incoming = accept_over(from_agent, to_agent, "a").await.unwrap();
+        incoming.welcome(Welcome::default()).await.unwrap()
+    };
+    let (dialled, served) = soon(async { tokio::join!(dial, serve) }).await;
+    (dialled.unwrap().0, served)
 }
 
 /// `future`, unless it hangs.

@@ -16,6 +16,7 @@ macro_rules! on_every_carrier {
     ($($name:ident)+) => {
         on_every_carrier!(@ local Local: $($name)+);
         on_every_carrier!(@ unix Unix: $($name)+);
+        on_every_carrier!(@ ssh Ssh: $($name)+);
         on_every_carrier!(@ tcp Tcp: $($name)+);
         on_every_carrier!(@ quic Quic: $($name)+);
     };
