@@ -394,7 +394,7 @@ mod tests {
         stdin.write_all(b"#!/bin").await.unwrap();
         drop(stdin);
         assert!(!shell.wait().await.unwrap().success());
-        assert_eq!(host.cached(), [String::new(); 0]);
+        assert!(host.cached().is_empty(), "{:?}", host.cached());
     }
 
     #[tokio::test]
