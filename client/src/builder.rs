@@ -16,7 +16,7 @@ use fleetpool_proto::{
 use crate::{
     call::{Core, dispatch, encode_one},
     cluster::Cluster,
-    config,
+    config::{self, Place},
     error::Error,
     groups,
     output::{Notes, Output, Printed, Printer},
@@ -46,6 +46,7 @@ use crate::{
 pub struct Builder {
     options: PoolOptions,
     cluster: Option<String>,
+    hosts: Option<String>,
     identity: Option<PathBuf>,
     timeout: Duration,
     output: Output,
@@ -62,9 +63,17 @@ impl Builder {
     }
 
     /// The cluster: `host:port`, `unix:/path`, or `local` for one that is embedded in this process. Without it:
-    /// `$FLEETPOOL_CLUSTER`, then `cluster` in `~/.config/fleetpool/config.toml`, then an embedded one.
+    /// `$FLEETPOOL_CLUSTER`, `$FLEETPOOL_HOSTS`, `cluster` in `~/.config/fleetpool/config.toml`, then an embedded one.
     pub fn cluster(mut self, address: impl Into<String>) -> Self {
         self.cluster = Some(address.into());
+        self
+    }
+
+    /// In place of a cluster, hosts to make one of for as long as the pool lives: `web[01-08]`, `ada@web1`, `@rack1`. This
+    /// program is brought to each over the user's own `ssh`, and started there as its agent. Hosts join as they come;
+    /// one that cannot be had is told of as a warning, and the pool goes on without it.
+    pub fn hosts(mut self, nodeset: impl Into<String>) -> Self {
+        self.hosts = Some(nodeset.into());
         self
     }
 
@@ -166,10 +175,12 @@ impl Builder {
         if self.options.name.is_empty() {
             self.options.name = own_name();
         }
-        let (cluster, program) = match config::address(self.cluster.as_deref())? {
-            Some(address) => self.connect(&address)?,
-            None => self.embed()?,
-        };
+        let (cluster, program) =
+            match Place::choose(self.cluster.as_deref(), self.hosts.as_deref())? {
+                Place::At(address) => self.connect(&address)?,
+                Place::Hosts(hosts) => gather_own(&hosts)?,
+                Place::Here => self.embed()?,
+            };
         self.options.runtime = program.runtime();
         let (on, slots) = (self.options.on.clone(), self.options.slots);
         let (submitter, events) = cluster.open(self.options)?;
@@ -195,11 +206,7 @@ impl Builder {
     }
 
     fn connect(&self, address: &str) -> Result<(Cluster, Program), Error> {
-        let program = Program::remote().map_err(|error| {
-            Error::Invalid(format!(
-                "cannot read this program, to send it to hosts: {error}"
-            ))
-        })?;
+        let program = Program::remote().map_err(unread)?;
         let cluster = connect(address, self.identity.as_deref())?;
         cluster.offer(program.hash, program.path.clone());
         Ok((cluster, program))
@@ -229,6 +236,35 @@ pub(crate) fn connect(address: &str, identity: Option<&Path>) -> Result<Cluster,
         &address,
         identity.as_ref(),
     ))?)
+}
+
+/// This program's pool is served by this program's own agents.
+fn gather_own(hosts: &str) -> Result<(Cluster, Program), Error> {
+    let program = Program::remote().map_err(unread)?;
+    let notes = Notes::to(|text| tracing::warn!("{text}"));
+    let cluster = gather(hosts, &program.path, notes)?;
+    Ok((cluster, program))
+}
+
+/// A cluster of those hosts, whose agents are the program of that file. Hosts that cannot be had are noted.
+pub(crate) fn gather(hosts: &str, program: &Path, notes: Notes) -> Result<Cluster, Error> {
+    let hosts = groups::destinations(hosts)?;
+    let program = fleetpool_deploy::Program::of(program).map_err(unread)?;
+    let (cluster, mut arrivals) = Cluster::ad_hoc(hosts, program)?;
+    cluster.runtime().spawn(async move {
+        while let Some(arrival) = arrivals.next().await {
+            if let Some(text) = arrival.note() {
+                notes.tell(text).await;
+            }
+        }
+    });
+    Ok(cluster)
+}
+
+fn unread(error: std::io::Error) -> Error {
+    Error::Invalid(format!(
+        "cannot read this program, to send it to hosts: {error}"
+    ))
 }
 
 /// As many slots as one host can have.

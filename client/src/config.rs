@@ -15,6 +15,10 @@ use crate::error::Error;
 
 /// Says "no cluster" where the environment or the configuration name one.
 pub const LOCAL: &str = "local";
+/// Names a cluster's address where the program does not.
+pub const CLUSTER_ENV: &str = "FLEETPOOL_CLUSTER";
+/// Names hosts where nothing names a cluster.
+pub const HOSTS_ENV: &str = "FLEETPOOL_HOSTS";
 
 /// What `~/.config/fleetpool/config.toml` says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
@@ -75,17 +79,53 @@ pub fn file() -> Option<PathBuf> {
     folder().map(|folder| folder.join("config.toml"))
 }
 
-/// The address to use: what was `named`, else `$FLEETPOOL_CLUSTER`, else that of the configuration file; none: an
-/// embedded cluster.
-pub(crate) fn address(named: Option<&str>) -> Result<Option<String>, Error> {
-    let address = match named {
-        Some(named) => Some(named.to_owned()),
-        None => match env::var("FLEETPOOL_CLUSTER") {
-            Ok(address) => Some(address),
-            Err(_) => Config::load()?.cluster,
-        },
-    };
-    Ok(address.filter(|address| !address.is_empty() && address != LOCAL))
+/// Which cluster is to be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Place {
+    /// The one at this address.
+    At(String),
+    /// One of these hosts, a nodeset, for as long as the process uses it.
+    Hosts(String),
+    /// One that is embedded in this process.
+    Here,
+}
+
+impl Place {
+    /// What was named: an address or hosts. Where neither was: `$FLEETPOOL_CLUSTER`, `$FLEETPOOL_HOSTS`, and `cluster` of
+    /// the configuration file, the first that there is.
+    ///
+    /// # Errors
+    /// When both were named, or the configuration file makes no sense.
+    pub fn choose(address: Option<&str>, hosts: Option<&str>) -> Result<Self, Error> {
+        match (address, hosts) {
+            (Some(_), Some(_)) => Err(Error::Invalid(
+                "a cluster and hosts to make one of are both named: name one of them".to_owned(),
+            )),
+            (Some(address), None) => Ok(Self::at(address.to_owned())),
+            (None, Some(hosts)) => Ok(Self::Hosts(hosts.to_owned())),
+            (None, None) => Self::by_default(),
+        }
+    }
+
+    fn by_default() -> Result<Self, Error> {
+        let variable = |name| env::var(name).ok();
+        if let Some(address) = variable(CLUSTER_ENV) {
+            return Ok(Self::at(address));
+        }
+        if let Some(hosts) = variable(HOSTS_ENV).filter(|hosts| !hosts.is_empty()) {
+            return Ok(Self::Hosts(hosts));
+        }
+        let configured = Config::load()?.cluster;
+        Ok(configured.map_or(Self::Here, Self::at))
+    }
+
+    fn at(address: String) -> Self {
+        match address.as_str() {
+            "" | LOCAL => Self::Here,
+            _ => Self::At(address),
+        }
+    }
 }
 
 /// The folder of the identity to use: what was `named`, else `$FLEETPOOL_IDENTITY`, else that of the configuration.
@@ -149,8 +189,11 @@ mod tests {
 
     #[test]
     fn what_is_named_comes_first_and_local_means_embedded() {
-        assert_eq!(address(Some("head:1")).unwrap().as_deref(), Some("head:1"));
-        assert_eq!(address(Some("local")).unwrap(), None);
+        let choose = |address, hosts| Place::choose(address, hosts).unwrap();
+        assert_eq!(choose(Some("head:1"), None), Place::At("head:1".to_owned()));
+        assert_eq!(choose(Some("local"), None), Place::Here);
+        assert_eq!(choose(None, Some("web1")), Place::Hosts("web1".to_owned()));
+        assert!(Place::choose(Some("local"), Some("web1")).is_err());
         assert_eq!(identity(Some(Path::new("/i"))).unwrap(), Path::new("/i"));
     }
 }

@@ -14,9 +14,10 @@
 mod clustershell;
 mod command;
 
-use std::{borrow::Cow, path::PathBuf};
+use std::{borrow::Cow, collections::BTreeSet, path::PathBuf};
 
 use clustershell::ClusterShell;
+use fleetpool_deploy::{Destination, DestinationError};
 use fleetpool_proto::{
     limits::{GROUP_TIME_MAX, HOSTS_LISTED_MAX},
     selector::{Selector, with_groups},
@@ -68,6 +69,31 @@ pub fn names(selector: &str) -> Result<Vec<String>, Error> {
     let expanded = expand(selector)?;
     let names = Selector::parse(&expanded).and_then(|selector| selector.names(HOSTS_LISTED_MAX));
     names.map_err(|error| Error::Invalid(error.to_string()))
+}
+
+/// The hosts that a nodeset names, as ssh is told them: `web[01-08]`, `ada@web1`, `@rack1`.
+///
+/// # Errors
+/// As [`names`]; when one of them is no name for ssh, or none is named, or one by two users.
+pub fn destinations(nodeset: &str) -> Result<Vec<Destination>, Error> {
+    let mut seen = BTreeSet::new();
+    let destination = |name: String| {
+        let destination: Destination = name
+            .parse()
+            .map_err(|error: DestinationError| Error::Invalid(error.to_string()))?;
+        if !seen.insert(destination.name().to_owned()) {
+            return Err(Error::Invalid(format!(
+                "`{nodeset}` names {} twice, for two users: a host has one agent",
+                destination.name()
+            )));
+        }
+        Ok(destination)
+    };
+    let names = names(nodeset)?;
+    if names.is_empty() {
+        return Err(Error::Invalid(format!("`{nodeset}` names no host")));
+    }
+    names.into_iter().map(destination).collect()
 }
 
 /// What one place says of a group.

@@ -23,10 +23,10 @@ use tokio::runtime::Handle;
 
 pub use crate::call::Arrived;
 use crate::{
-    builder::{connect, slots_of_host},
+    builder::{connect, gather, slots_of_host},
     call::{self, Call, Core, Feed, dispatch},
     cluster::Cluster,
-    config,
+    config::Place,
     error::{Error, TaskError},
     groups,
     output::{Notes, Output, Printed, Printer},
@@ -42,23 +42,24 @@ pub struct Hub {
 }
 
 impl Hub {
-    /// The cluster that is named, by the rules of [`Builder::cluster`](crate::Builder::cluster); one embedded in this
-    /// process, of `slots` slots, when none is. An embedded cluster starts `spawner` as its helper.
+    /// The cluster of that place: an embedded one of `slots` slots, whose helper is `program`; one of hosts, whose agents are
+    /// `program`, and `note` is told of those that cannot be had; or another, which the identity in that folder is shown.
     ///
     /// # Errors
     /// When the cluster cannot be reached or started.
     pub fn open(
-        address: Option<&str>,
+        place: &Place,
         identity: Option<&Path>,
         slots: Option<u32>,
-        spawner: PathBuf,
+        program: PathBuf,
+        note: impl Fn(String) + Send + Sync + 'static,
     ) -> Result<Self, Error> {
-        let address = config::address(address)?;
-        let cluster = match &address {
-            Some(address) => connect(address, identity)?,
-            None => Cluster::embedded_with(slots.map(slots_of_host), spawner)?,
+        let cluster = match place {
+            Place::At(address) => connect(address, identity)?,
+            Place::Hosts(hosts) => gather(hosts, &program, Notes::to(note))?,
+            Place::Here => Cluster::embedded_with(slots.map(slots_of_host), program)?,
         };
-        let embedded = address.is_none();
+        let embedded = *place == Place::Here;
         Ok(Self { cluster, embedded })
     }
 

@@ -132,16 +132,8 @@ impl Server {
 /// Sees a peer that is proved to its place.
 async fn introduce(handle: Handle, access: Arc<Access>, incoming: Incoming) {
     let peer = incoming.peer.clone();
-    let ticket = match handle.admit(peer.clone(), incoming.hello.clone()).await {
-        Ok(ticket) => ticket,
-        Err(refused) => {
-            tracing::info!(%peer, reason = refused.reason, "refused");
-            return incoming.refuse(&refused.reason).await;
-        }
-    };
-    match incoming.welcome(ticket.welcome.clone()).await {
-        Ok(session) => handle.serve(ticket, session).await,
-        Err(closed) => return tracing::info!(%peer, %closed, "left before it was welcomed"),
+    if let Err(refused) = handle.introduce(incoming).await {
+        return tracing::info!(%peer, reason = refused.reason, "refused");
     }
     // It may have been revoked between the door and its place, when there was no session to close yet.
     if let Err(reason) = access.admit(&peer) {

@@ -34,10 +34,12 @@ is_here() {
 # Durable and in one step: whoever finds the file finds all of it, also after a power cut.
 take_in() {
     mkdir -p "$folder" || fail "cannot make $folder"
-    for part in "$folder"/*.part.*; do
+    # Of this host alone: a home may be that of many.
+    own=part.$(uname -n)
+    for part in "$folder"/*."$own".*; do
         kill -0 "${part##*.}" 2>/dev/null || rm -f "$part"
     done
-    part=$file.part.$$
+    part=$file.$own.$$
     trap 'rm -f "$part"' EXIT
     trap 'exit 1' HUP INT TERM
     printf '\nfleetpool:need\n'

@@ -77,8 +77,10 @@ class Pool:
         maxtasksperchild: a worker is replaced after this many tasks.
         context: for compatibility: a start method of `multiprocessing` means nothing here.
         address: the cluster: `host:port`, `unix:/path`, or `local` for one within this process. `None`:
-            `$FLEETPOOL_CLUSTER`, then `cluster` in `~/.config/fleetpool/config.toml`, then an embedded one.
-        hosts: for ad-hoc runs over ssh, which this version does not have: raises `NotImplementedError`.
+            `$FLEETPOOL_CLUSTER`, `$FLEETPOOL_HOSTS`, `cluster` in `~/.config/fleetpool/config.toml`, then an embedded one.
+        hosts: in place of a cluster, hosts to make one of for as long as the pool lives: `web[01-08]`, `ada@web1`, `@rack1`.
+            Agents are started there over the user's own `ssh`, and are gone with the pool. Hosts join as they come; one that
+            cannot be had is told of on stderr, and the pool goes on without it.
         on: which hosts may be used: `web[01-40],!web03`, `@rack1`, `gpu=a100`. Groups are those of
             `~/.config/fleetpool/config.toml` and of ClusterShell.
         retries: how often a task may run again, whatever ended it; or a mapping of `host_lost`, `worker_lost` and `failed`
@@ -122,7 +124,7 @@ class Pool:
         _check_place(address, hosts)
         if _context.in_worker():
             # A pool of this machine alone: one of the fleet would wait for slots that its own tasks hold.
-            address = "local"
+            address, hosts = "local", None
         self._processes = processes
         self._maxtasks = maxtasksperchild
         self._initialised = initializer is not None
@@ -140,7 +142,7 @@ class Pool:
         self._pid = os.getpid()
         # An embedded cluster has room for `resize`; what the pool may use of it is said by its own size.
         slots = max(processes or 0, _context.cpu_count(), _SLOTS_MIN)
-        hub = _core.Hub(address, None, slots, _context.binary())
+        hub = _core.Hub(address, hosts, slots, _context.binary(), _output.note)
         self._embedded = hub.embedded
         env = dict(env or {})
         if hub.embedded:
@@ -800,11 +802,7 @@ def _check(
 def _check_place(address: Optional[str], hosts: Optional[str]) -> None:
     if address is not None and hosts is not None:
         raise ValueError("give address= or hosts=, not both: a pool is on one cluster")
-    if hosts is not None:
-        raise NotImplementedError(
-            "hosts= (ad-hoc runs over ssh) is not built yet: start agents on these hosts and give the cluster's address="
-        )
-    if address not in (None, "local") and _context.in_worker():
+    if (hosts is not None or address not in (None, "local")) and _context.in_worker():
         raise PoolError(
             "a task cannot open a pool on a cluster: its worker holds one of the slots that it would wait for; return the "
             "work to be done and let the caller submit it"

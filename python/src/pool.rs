@@ -8,6 +8,7 @@ use std::{
 use bytes::Bytes;
 use fleetpool::{
     Error,
+    config::Place,
     raw::{self, RawCall, RawPool},
 };
 use fleetpool_proto::{
@@ -37,19 +38,23 @@ pub(crate) struct Hub(raw::Hub);
 #[pymethods]
 impl Hub {
     #[new]
-    #[pyo3(signature = (address, identity, slots, spawner))]
+    #[pyo3(signature = (address, hosts, slots, program, note))]
     fn new(
         py: Python<'_>,
         address: Option<String>,
-        identity: Option<PathBuf>,
+        hosts: Option<String>,
         slots: Option<u32>,
-        spawner: PathBuf,
+        program: PathBuf,
+        note: Py<PyAny>,
     ) -> PyResult<Self> {
-        let named = address.clone();
-        let open = || raw::Hub::open(address.as_deref(), identity.as_deref(), slots, spawner);
+        let note = output::note_to(note);
+        let open = || {
+            let place = Place::choose(address.as_deref(), hosts.as_deref())?;
+            raw::Hub::open(&place, None, slots, program, note)
+        };
         let hub = py
             .detach(open)
-            .map_err(|error| errors::of_cluster(py, named.as_deref(), &error))?;
+            .map_err(|error| errors::of_cluster(py, address.as_deref(), &error))?;
         Ok(Self(hub))
     }
 

@@ -22,6 +22,7 @@ def no_settings_from_elsewhere(tmp_path_factory):
     """No cluster but the one that a test names, and none of the user's files."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("FLEETPOOL_CLUSTER", raising=False)
+        patch.delenv("FLEETPOOL_HOSTS", raising=False)
         patch.delenv("FLEETPOOL_IDENTITY", raising=False)
         patch.delenv("PYTHONUNBUFFERED", raising=False)
         patch.setenv("XDG_CONFIG_HOME", str(tmp_path_factory.mktemp("config")))

@@ -321,9 +321,10 @@ def test_an_address_that_nobody_listens_on_is_a_pool_error():
     assert time.monotonic() - start < 30
 
 
-def test_hosts_over_ssh_are_refused_in_clear_words():
-    with pytest.raises(NotImplementedError, match="address="):
-        Pool(hosts="web[01-08]")
+def test_hosts_that_make_no_sense_are_refused():
+    for hosts in ("web*", "", "a@web1,b@web1", "-oProxyCommand=id"):
+        with pytest.raises(module.PoolError):
+            Pool(hosts=hosts)
 
 
 def test_the_address_may_be_in_the_environment(monkeypatch):

@@ -45,6 +45,23 @@ def test_the_environment_names_the_cluster(on_cluster, tmp_path):
         assert set(pool.map(tasks.where, range(100), 1)) <= {"a1", "a2", "a3"}
 
 
+def test_hosts_are_logged_in_to_for_one_pool(tmp_path, monkeypatch, capfd):
+    ssh = Path(__file__).resolve().parents[2] / "tests/bin/local-ssh"
+    monkeypatch.setenv("FLEETPOOL_SSH", str(ssh))
+    monkeypatch.setenv("LOCAL_SSH_DIR", str(tmp_path))
+    monkeypatch.setenv("FLEETPOOL_PYTHON", sys.executable)
+    with Pool(hosts="web[1-2],no1", **MODULES) as pool:
+        until("both hosts are there", lambda: [host.name for host in pool.hosts()] == ["web1", "web2"])
+        assert set(pool.map(tasks.where, range(100), 1)) <= {"web1", "web2"}
+        assert pool.apply(lambda x: x + 1, (1,)) == 2
+        pids = set(pool.map(tasks.pid, range(20), 1))
+    until("the workers are gone", lambda: not any(map(is_alive, pids)))
+    assert "no1: ssh: connect to host no1 port 22: No route to host" in capfd.readouterr().err
+    with Pool(hosts="no[1-2]") as pool:
+        with pytest.raises(module.PoolError, match="no host can be had: no1: ssh: connect to host no1"):
+            pool.apply(abs, (1,))
+
+
 def test_n_is_n_over_all_hosts(on_cluster, tmp_path):
     log = str(tmp_path / "log")
     with Pool(3, **MODULES) as pool:

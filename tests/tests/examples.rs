@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeSet,
+    fs,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -110,6 +111,25 @@ fn shell_examples_run_on_three_agents() {
     for example in SHELL {
         example.run(cluster.point(shell(example.name).args(folders.paths())));
     }
+}
+
+/// Agents that are the example itself, started by what stands in for ssh.
+#[test]
+fn rust_examples_run_on_hosts_that_are_logged_in_to() {
+    let dir = tempfile::tempdir().unwrap();
+    for example in RUST {
+        let mut command = rust(example.name);
+        command
+            .env("FLEETPOOL_HOSTS", "web[1-2]")
+            .env(
+                "FLEETPOOL_SSH",
+                concat!(env!("CARGO_MANIFEST_DIR"), "/bin/local-ssh"),
+            )
+            .env("LOCAL_SSH_DIR", dir.path());
+        example.run(&mut command);
+    }
+    let logins = fs::read_to_string(dir.path().join("logins")).unwrap();
+    assert_eq!(logins.lines().count(), 2 * RUST.len());
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! `fleetpool exec`: a command once on every selected host.
 
+mod place;
+
 use std::{
     ffi::OsString,
     io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _},
@@ -8,24 +10,17 @@ use std::{
 };
 
 use clap::Args;
-use fleetpool_proto::{
-    pool::{PoolOptions, Retries},
-    view::HostView,
-};
+use fleetpool_proto::pool::{PoolOptions, Retries};
 use nix::sys::stat::{SFlag, fstat};
 
-use super::{
-    hosts::{On, select},
-    tasks::{self, Habits, TaskArgs},
-};
+use place::Place;
+
+use super::tasks::{self, Habits, TaskArgs};
 use crate::{
     failure::{Exit, Failure, say},
     halt::{Halt, How, Limit, What},
     output::{Gather, GatherOptions, Style, TagStyle, fold::fold, table},
-    run::{
-        self, Explain, Gate, Inputs, Item, Job,
-        ended::{Pinned, Task},
-    },
+    run::{self, Explain, Gate, Hosts, Job},
     target::ClusterArgs,
     template::{Syntax, Template},
 };
@@ -40,6 +35,8 @@ const STDIN_PATIENCE: Duration = Duration::from_secs(2);
 const HELP: &str = "\
 Hosts: a nodeset (web[01-40], also with , ! & ^ and parentheses), @group or label=value; '*' is all of them. Groups are looked up where you are: in [groups] of ~/.config/fleetpool/config.toml, by its groups_command, in ClusterShell's configuration.
 
+With --hosts there need be no cluster: agents are started over ssh for this one command, and are gone with it.
+
 {host} in the command becomes the host's name; all else is left as it is. A command that is a single word with blanks in it, or any with --shell, is a line for `sh -c` on the host.
 
 Standard input is read to its end and sent to every host, unless it is a terminal or a device such as /dev/null. In a loop that reads its own input (while read ...), say -n, as with ssh.
@@ -50,15 +47,16 @@ Examples:
   fleetpool exec --on 'web[01-40]' -- uptime
   fleetpool exec --on @db --gather -- rpm -q postgresql
   fleetpool exec --on role=web --canary 1 --batch 25% -- systemctl restart nginx
-  fleetpool exec --on '*' -- 'df -h / | tail -1' < /dev/null";
+  fleetpool exec --on '*' -- 'df -h / | tail -1' < /dev/null
+  fleetpool exec --hosts 'ada@web[01-40]' -- uptime";
 
 /// Run a command once on every selected host
 #[derive(Args, Debug)]
 #[command(after_help = HELP)]
 pub(crate) struct ExecArgs {
-    /// Which hosts
+    /// Which hosts: of the cluster's, or of those that --hosts names
     #[arg(long, value_name = "SEL")]
-    on: String,
+    on: Option<String>,
     /// Show hosts that printed the same and ended the same as one
     #[arg(short = 'b', long, conflicts_with_all = ["json", "line_buffer"], help_heading = "Output")]
     gather: bool,
@@ -107,19 +105,18 @@ enum MaxFail {
 pub(crate) async fn run(args: ExecArgs, cluster: &ClusterArgs) -> Result<Exit, Failure> {
     let template =
         Template::parse(&args.words, args.shell, &Syntax::Host).map_err(Failure::usage)?;
-    let on = On::read(args.on.clone())?;
-    let target = cluster.target()?;
-    let cluster = target.connect().await?;
-    let hosts = select(&cluster, &on).await?;
+    let place = Place::find(args.on.as_deref(), cluster).await?;
+    let names = place.names();
     if args.tasks.dry_run {
-        return dry_run(&template, &hosts);
+        return dry_run(&template, &names);
     }
-    args.confirm(&hosts)?;
+    args.confirm(&names)?;
+    let total = names.len() as u64;
     let stdin = args.stdin().await?;
     let past = args.tasks.past()?;
     let recorder = args.tasks.recorder(past.as_ref(), args.habits())?;
-    let total = hosts.len() as u64;
-    let items = items(template, hosts);
+    let spec = args.tasks.spec(stdin)?;
+    let (cluster, inputs, farewell) = place.begin(template).await?;
     let job = Job {
         cluster,
         pool: PoolOptions {
@@ -131,55 +128,28 @@ pub(crate) async fn run(args: ExecArgs, cluster: &ClusterArgs) -> Result<Exit, F
             },
             ..PoolOptions::default()
         },
-        spec: args.tasks.spec(stdin)?,
-        inputs: Inputs::new(items.into_iter().map(Ok), false),
+        spec,
+        inputs,
         total: Some(total),
         past,
         gate: args.gate(total),
         halt: args.halt(total),
         deadline: args.tasks.deadline,
+        hosts: farewell.as_ref().map_or(Hosts::Standing, |_| Hosts::Coming),
         progress: args.tasks.shows_progress(),
         recorder,
     };
-    run::run(job).await
-}
-
-/// A task a host; those that take none say why.
-fn items(template: Template, hosts: Vec<HostView>) -> Vec<Item> {
-    let item = |(seq, host): (u64, HostView)| {
-        let why_not = why_not(&host.state);
-        let pinned = Pinned {
-            id: host.id,
-            name: host.name,
-        };
-        let task = Task {
-            seq,
-            values: Vec::new(),
-            command: template.command(seq, &[]),
-            host: Some(pinned),
-        };
-        match why_not {
-            Some(why) => Item::Unsent(task, why.to_owned()),
-            None => Item::Task(task),
-        }
-    };
-    (1..).zip(hosts).map(item).collect()
-}
-
-/// Why a host in this state takes no task.
-fn why_not(state: &str) -> Option<&'static str> {
-    match state {
-        "cordoned" => Some("the host is cordoned: `fleetpool uncordon` lets tasks in again"),
-        "away" => Some("the host is down: it has lost its connection, its lease still runs"),
-        "lost" => Some("the host is down"),
-        _ => None,
+    let ended = run::run(job).await;
+    if let Some(farewell) = farewell {
+        farewell.wait().await;
     }
+    ended
 }
 
-fn dry_run(template: &Template, hosts: &[HostView]) -> Result<Exit, Failure> {
-    for (seq, host) in (1..).zip(hosts) {
-        let text = template.command(seq, &[]).text(&host.name, 1);
-        table::print_bytes(&[host.name.as_bytes(), b": ", &text].concat())?;
+fn dry_run(template: &Template, names: &[&str]) -> Result<Exit, Failure> {
+    for (seq, name) in (1..).zip(names) {
+        let text = template.command(seq, &[]).text(name, 1);
+        table::print_bytes(&[name.as_bytes(), b": ", &text].concat())?;
     }
     Ok(Exit::Success)
 }
@@ -233,17 +203,17 @@ impl ExecArgs {
     }
 
     /// Asks whether so many hosts are meant, where there is somebody to ask.
-    fn confirm(&self, hosts: &[HostView]) -> Result<(), Failure> {
+    fn confirm(&self, names: &[&str]) -> Result<(), Failure> {
         let somebody = io::stdin().is_terminal() && io::stderr().is_terminal();
-        if self.yes || hosts.len() <= ASK_ABOVE_HOSTS || !somebody {
+        if self.yes || names.len() <= ASK_ABOVE_HOSTS || !somebody {
             return Ok(());
         }
-        let names = fold(hosts.iter().map(|host| host.name.as_str()));
         let mut stderr = io::stderr();
         let _ = write!(
             stderr,
-            "fleetpool: run on {} hosts, {names}? [y/N] ",
-            hosts.len()
+            "fleetpool: run on {} hosts, {}? [y/N] ",
+            names.len(),
+            fold(names.iter().copied())
         );
         let mut answer = String::new();
         let _ = io::stdin().lock().read_line(&mut answer);
@@ -365,13 +335,5 @@ mod tests {
             Some(4),
         );
         check("--batch 1%", Gate::Waves((1..=10).collect()), Some(1));
-    }
-
-    #[test]
-    fn hosts_that_are_down_are_not_asked() {
-        assert_eq!(why_not("up"), None);
-        for state in ["cordoned", "away", "lost"] {
-            assert!(why_not(state).is_some(), "{state}");
-        }
     }
 }

@@ -13,7 +13,7 @@ use crate::{
     failure::{Exit, Failure, say},
     input::{self, Group, Row, Rows, Source},
     output::{TagStyle, table},
-    run::{self, Explain, Gate, Inputs, Item, Job, ended::Task},
+    run::{self, Explain, Gate, Hosts, Inputs, Item, Job, ended::Task},
     target::{ClusterArgs, Target},
     template::{Syntax, Template},
 };
@@ -35,6 +35,7 @@ Examples:
   find . -name '*.log' -print0 | fleetpool map -0 gzip -9
   fleetpool map -k echo {1}-{2} ::: a b ::: 1 2 3
   fleetpool map --joblog log --resume ./step {} :::: inputs.txt
+  fleetpool map --hosts 'web[01-08]' -j 16 ./render {} ::: *.scene
   fleetpool map -I @ awk '{print $1}' @ ::: *.txt";
 
 /// Run a command once per input over the fleet's slots
@@ -85,7 +86,7 @@ pub(crate) async fn run(args: MapArgs, cluster: &ClusterArgs) -> Result<Exit, Fa
         return dry_run(&template, rows);
     }
     let on = On::read(args.on.clone())?;
-    let target = cluster.target()?;
+    let target = cluster.target()?.only(&on)?;
     let past = args.tasks.past()?;
     let habits = Habits {
         tags: TagStyle::None,
@@ -115,6 +116,11 @@ pub(crate) async fn run(args: MapArgs, cluster: &ClusterArgs) -> Result<Exit, Fa
         gate: args.gate(),
         halt: args.tasks.halt,
         deadline: args.tasks.deadline,
+        hosts: if target.hosts.is_empty() {
+            Hosts::Standing
+        } else {
+            Hosts::Coming
+        },
         progress: args.tasks.shows_progress(),
         recorder,
     };
@@ -184,7 +190,7 @@ impl MapArgs {
     fn slots(&self, target: &Target, total: Option<u64>) -> Option<u32> {
         let jobs = self.jobs?;
         let most = total
-            .filter(|_| target.address.is_none())
+            .filter(|_| target.address.is_none() && target.hosts.is_empty())
             .map_or(u32::MAX, |total| {
                 u32::try_from(total.max(1)).unwrap_or(u32::MAX)
             });

@@ -36,7 +36,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Verb::Map(args) => map::run(*args, &cluster).await,
         Verb::Exec(args) => exec::run(*args, &cluster).await,
         Verb::Run(args) => run::run(&args, &cluster).map(|never| match never {}),
-        Verb::Hosts(args) => hosts::run(args, &cluster).await.map(done),
+        Verb::Hosts(args) => hosts::run(args, &cluster).await,
         Verb::Jobs(args) => jobs::run(args, &cluster).await.map(done),
         Verb::Status(args) => status::run(args, &cluster).await.map(done),
         Verb::Cancel(args) => cancel::run(args, &cluster).await.map(done),

@@ -7,12 +7,15 @@ use std::{
 
 use clap::Args;
 
+use fleetpool::config::{CLUSTER_ENV, HOSTS_ENV, LOCAL};
+use fleetpool_deploy::Destination;
+
 use crate::{failure::Failure, target::ClusterArgs};
 
 /// Start a program with its pools pointed at the chosen cluster
 ///
-/// The program replaces this process; it finds the cluster in FLEETPOOL_CLUSTER and FLEETPOOL_IDENTITY. A script that
-/// ends in .py is started with python3.
+/// The program replaces this process; it finds the cluster in FLEETPOOL_CLUSTER and FLEETPOOL_IDENTITY, or the hosts in
+/// FLEETPOOL_HOSTS. A script that ends in .py is started with python3.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  fleetpool --cluster head:7700 run ./target/release/squares\n  fleetpool run sums.py --n 1000"
@@ -33,10 +36,15 @@ pub(crate) struct RunArgs {
 pub(crate) fn run(args: &RunArgs, cluster: &ClusterArgs) -> Result<Infallible, Failure> {
     let target = cluster.target()?;
     let mut command = command(args);
-    match target.address {
-        Some(address) => command.env("FLEETPOOL_CLUSTER", address.to_string()),
-        None => command.env_remove("FLEETPOOL_CLUSTER"),
-    };
+    command.env_remove(CLUSTER_ENV).env_remove(HOSTS_ENV);
+    if let Some(address) = &target.address {
+        command.env(CLUSTER_ENV, address.to_string());
+    } else if !target.hosts.is_empty() {
+        let hosts: Vec<_> = target.hosts.iter().map(Destination::target).collect();
+        command.env(HOSTS_ENV, hosts.join(","));
+    } else {
+        command.env(CLUSTER_ENV, LOCAL);
+    }
     if let Ok(identity) = std::path::absolute(&target.identity) {
         command.env("FLEETPOOL_IDENTITY", identity);
     }

@@ -58,10 +58,21 @@ pub(crate) struct Job {
     pub(crate) halt: Halt,
     /// When it stops in any case.
     pub(crate) deadline: Option<Duration>,
+    /// Whether its hosts are there.
+    pub(crate) hosts: Hosts,
     /// Whether progress is shown once it takes a while.
     pub(crate) progress: bool,
     /// What keeps it.
     pub(crate) recorder: Recorder,
+}
+
+/// Whether a cluster's hosts are expected to be there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Hosts {
+    /// It has the hosts that it has.
+    Standing,
+    /// They are on their way, for this run.
+    Coming,
 }
 
 /// Runs `job` to its end.
@@ -91,6 +102,7 @@ pub(crate) async fn run(job: Job) -> Result<Exit, Failure> {
         gate: job.gate,
         limit,
         halt: job.halt,
+        hosts: job.hosts,
         total: job.total,
         progress: job.progress,
         recorder: job.recorder,
@@ -128,6 +140,7 @@ struct Engine {
     gate: Gate,
     limit: watch::Sender<u64>,
     halt: Halt,
+    hosts: Hosts,
     total: Option<u64>,
     progress: bool,
     recorder: Recorder,
@@ -301,6 +314,7 @@ impl Engine {
         let Some(asked) = self
             .asked
             .filter(|asked| hosts > 0 && eligible < *asked && !self.slots.told)
+            .filter(|_| self.hosts == Hosts::Standing)
         else {
             return Ok(());
         };
@@ -393,7 +407,10 @@ impl Engine {
         {
             return Ok(());
         }
-        self.recorder.note("no host is connected that may run this: waiting for one (`fleetpool hosts` lists them)")
+        self.recorder.note(match self.hosts {
+            Hosts::Standing => "no host is connected that may run this: waiting for one (`fleetpool hosts` lists them)",
+            Hosts::Coming => "no host is logged in to yet: waiting for ssh",
+        })
     }
 
     fn show_progress(&mut self) {

@@ -14,7 +14,7 @@ mod recorder;
 mod signals;
 mod verdict;
 
-pub(crate) use engine::{Job, run};
+pub(crate) use engine::{Hosts, Job, run};
 pub(crate) use feeder::{Inputs, Item};
 pub(crate) use gate::Gate;
 pub(crate) use recorder::{Explain, Keep, Recorder};

@@ -21,6 +21,7 @@ pub(crate) fn fleetpool<S: AsRef<std::ffi::OsStr>>(words: impl IntoIterator<Item
         .args(words)
         .env("HOME", "/nonexistent")
         .env_remove("FLEETPOOL_CLUSTER")
+        .env_remove("FLEETPOOL_HOSTS")
         .env_remove("FLEETPOOL_IDENTITY")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -67,7 +67,7 @@ impl Cluster {
     pub async fn embedded_here(slots: Option<u16>) -> Result<(Self, Farewell), Error> {
         let helper = Helper::from(program()?);
         let ((session, welcome), farewell) = embed(slots, helper).await?;
-        Ok((Self::over(session, welcome), Farewell(Box::pin(farewell))))
+        Ok((Self::over(session, welcome), Farewell::new(farewell)))
     }
 }
 
@@ -91,6 +91,10 @@ impl From<Program> for Helper {
 pub struct Farewell(Pin<Box<dyn Future<Output = ()> + Send>>);
 
 impl Farewell {
+    pub(super) fn new(farewell: impl Future<Output = ()> + Send + 'static) -> Self {
+        Self(Box::pin(farewell))
+    }
+
     /// Ends all that still runs in the cluster, and waits until it is gone.
     pub async fn wait(self) {
         self.0.await;
@@ -136,7 +140,7 @@ async fn embed(
     options.local_programs = helper.programs;
     let link = Link::Session(Box::new(session), welcome);
     let agent = tokio::spawn(run_agent(options, link, head.clone()));
-    let client = attach(&head, Role::Admin, &user_name()).await?;
+    let client = attach_client(&head).await?;
     Ok((client, farewell(head, agent)))
 }
 
@@ -154,6 +158,11 @@ async fn farewell(head: coordinator::Handle, agent: JoinHandle<()>) {
             "the tasks of the embedded cluster do not end; its spawner goes on killing them"
         );
     }
+}
+
+/// The session of this process's own client.
+pub(super) async fn attach_client(head: &coordinator::Handle) -> Result<(Session, Welcome), Error> {
+    attach(head, Role::Admin, &user_name()).await
 }
 
 async fn attach(

@@ -12,6 +12,7 @@
 //! It must never hold more than a bounded number of messages for a consumer that is slow: then it stops reading
 //! the session.
 
+mod adhoc;
 mod embedded;
 mod error;
 mod events;
@@ -24,6 +25,7 @@ mod submitter;
 mod thread;
 mod window;
 
+pub use adhoc::{Arrival, Arrivals};
 pub use embedded::Farewell;
 pub use error::Error;
 pub use events::{Events, PoolEvent};

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fleetpool_coordinator_core as core;
-use fleetpool_net::{Peer, Session};
+use fleetpool_net::{Closed, Incoming, Peer, Session};
 use fleetpool_proto::{
     ClientId, HostId, PoolId,
     limits::LEASE,
@@ -124,6 +124,28 @@ impl Handle {
             inbox,
         })
         .await;
+    }
+
+    /// Serves a peer that is proved and has said Hello; it is told what becomes of it. Returns what it was told.
+    ///
+    /// # Errors
+    /// When it is sent away, or has left meanwhile.
+    pub async fn introduce(&self, incoming: Incoming) -> Result<Welcome, Refused> {
+        let admitted = self.admit(incoming.peer.clone(), incoming.hello.clone());
+        let ticket = match admitted.await {
+            Ok(ticket) => ticket,
+            Err(refused) => {
+                incoming.refuse(&refused.reason).await;
+                return Err(refused);
+            }
+        };
+        let left = |closed: Closed| Refused {
+            reason: format!("it left before it was welcomed: {closed}"),
+        };
+        let welcome = ticket.welcome.clone();
+        let session = incoming.welcome(welcome.clone()).await;
+        self.serve(ticket, session.map_err(left)?).await;
+        Ok(welcome)
     }
 
     /// Closes every session of that identity, with this reason. The registry must not let it in again by then.
