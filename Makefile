@@ -29,7 +29,16 @@ build: ## the binary, the examples and the tests
 
 # The tests last, so that their summary is the last thing one reads.
 .PHONY: test
-test: lint build doctest pytest nextest ## all that a change must pass
+test: fleet-packages lint build doctest pytest nextest ## all that a change must pass
+
+# Hosts in namespaces run the machine's own sshd, in networks of their own; the machine itself runs none, which RUNLEVEL=1 sees to.
+.PHONY: fleet-packages
+fleet-packages: ## what the tests with real hosts need of Debian's packages (they need root as well)
+	@missing=$$(for need in /usr/sbin/sshd:openssh-server /usr/sbin/nft:nftables /usr/bin/sudo:sudo /usr/sbin/ip:iproute2; do \
+		[ -e $${need%:*} ] || echo $${need#*:}; done); \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ $$(id -u) != 0 ]; then echo "install these and run the tests as root: "$$missing >&2; exit 1; fi; \
+	apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing
 
 .PHONY: nextest
 nextest: build ## the tests alone

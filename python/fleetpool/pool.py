@@ -80,7 +80,7 @@ class Pool:
             `$FLEETPOOL_CLUSTER`, `$FLEETPOOL_HOSTS`, `cluster` in `~/.config/fleetpool/config.toml`, then an embedded one.
         hosts: in place of a cluster, hosts to make one of for as long as the pool lives: `web[01-08]`, `ada@web1`, `@rack1`.
             Agents are started there over the user's own `ssh`, and are gone with the pool. Hosts join as they come; one that
-            cannot be had is told of on stderr, and the pool goes on without it.
+            cannot be had is told of in the log `fleetpool`, and the pool goes on without it.
         on: which hosts may be used: `web[01-40],!web03`, `@rack1`, `gpu=a100`. Groups are those of
             `~/.config/fleetpool/config.toml` and of ClusterShell.
         retries: how often a task may run again, whatever ended it; or a mapping of `host_lost`, `worker_lost` and `failed`

@@ -45,7 +45,7 @@ def test_the_environment_names_the_cluster(on_cluster, tmp_path):
         assert set(pool.map(tasks.where, range(100), 1)) <= {"a1", "a2", "a3"}
 
 
-def test_hosts_are_logged_in_to_for_one_pool(tmp_path, monkeypatch, capfd):
+def test_hosts_are_logged_in_to_for_one_pool(tmp_path, monkeypatch, caplog):
     ssh = Path(__file__).resolve().parents[2] / "tests/bin/local-ssh"
     monkeypatch.setenv("FLEETPOOL_SSH", str(ssh))
     monkeypatch.setenv("LOCAL_SSH_DIR", str(tmp_path))
@@ -56,7 +56,7 @@ def test_hosts_are_logged_in_to_for_one_pool(tmp_path, monkeypatch, capfd):
         assert pool.apply(lambda x: x + 1, (1,)) == 2
         pids = set(pool.map(tasks.pid, range(20), 1))
     until("the workers are gone", lambda: not any(map(is_alive, pids)))
-    assert "no1: ssh: connect to host no1 port 22: No route to host" in capfd.readouterr().err
+    assert "no1: ssh: connect to host no1 port 22: No route to host" in caplog.text
     with Pool(hosts="no[1-2]") as pool:
         with pytest.raises(module.PoolError, match="no host can be had: no1: ssh: connect to host no1"):
             pool.apply(abs, (1,))

@@ -53,6 +53,7 @@ const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("fleetpool-python", &["fleetpool", "fleetpool-proto"]),
+    ("fleetpool-test-fleet", &[]),
 ];
 
 /// Crates that see everything and that nobody may depend on.

@@ -1,0 +1,213 @@
+# The yard: a network and mounts of its own, and all hosts of one fleet in it. Runs in namespaces that were made for it, so that
+# nothing of this machine is changed, and ends with its stdin, the owner's end of which the kernel closes whatever becomes of
+# the owner. Hosts end with the yard: each is told to die with it.
+#
+# The owner writes one request a line, and is answered with what it prints and a last line `.end STATUS`.
+#
+#   /mnt/HOST/upper   what differs on the host's root from this machine's
+#   /mnt/HOST/own     folders that are the host's alone
+#   /mnt/HOST/init    its first process, as a number of this machine
+#   /mnt/keys         the head's key
+set -u
+umask 022
+host_script=$1
+# Folders that begin empty.
+OWN='root home opt usr/local srv tmp var/tmp work etc/systemd/system etc/ssh etc/sudoers.d'
+
+fail() { echo "$*"; return 1; }
+
+# The network: `br0` has everything, `br1` what only the jump host reaches.
+lay_out() {
+    mount --make-rprivate / && mount -t tmpfs -o mode=755 yard /mnt || return 1
+    ip link set lo up
+    for bridge in br0 br1; do
+        ip link add $bridge type bridge && ip link set $bridge up || return 1
+    done
+    nft -f - <<'NFT' || return 1
+table bridge fleet {
+    set no_udp { type ifname; }
+    set cut { type ifname; }
+    chain forward {
+        type filter hook forward priority 0
+        iifname @cut drop
+        oifname @cut drop
+        iifname @no_udp ip protocol udp drop
+        oifname @no_udp ip protocol udp drop
+    }
+}
+NFT
+    mkdir /mnt/keys && ssh-keygen -q -t ed25519 -N '' -C head -f /mnt/keys/id_ed25519
+    : >/mnt/hosts
+    : >/mnt/known_hosts
+}
+
+# make HOST ADDRESS BRIDGE [OPTION ...]: a host that was never booted. Options: systemd.
+make() {
+    name=$1 address=$2 bridge=$3
+    shift 3
+    disk=/mnt/$name
+    mkdir "$disk" && mount -t tmpfs -o mode=755,size=2g "$name" "$disk" || return 1
+    mkdir "$disk/upper" "$disk/work" "$disk/root"
+    for folder in $OWN; do
+        mkdir -p "$disk/own/$folder"
+        echo "$folder"
+    done >"$disk/own.list"
+    : >"$disk/files"
+    chmod 700 "$disk/own/root"
+    chmod 1777 "$disk/own/tmp" "$disk/own/var/tmp"
+    chmod 755 "$disk/own/etc/sudoers.d"
+    echo "$address" >"$disk/address"
+    echo "$bridge" >"$disk/bridge"
+    echo "$*" >"$disk/options"
+    etc=$disk/upper/etc
+    mkdir -p "$etc"
+    cp -a /etc/passwd /etc/group /etc/shadow /etc/gshadow "$etc/"
+    touch "$etc/subuid" "$etc/subgid"
+    sed -i '/^ada:/d' "$etc/passwd" "$etc/group" "$etc/shadow" "$etc/gshadow"
+    echo 'ada:x:1815:1815:Ada:/home/ada:/bin/bash' >>"$etc/passwd"
+    echo 'ada:x:1815:' >>"$etc/group"
+    echo 'ada:!::' >>"$etc/gshadow"
+    sed -i 's/^root:[^:]*/root:*/' "$etc/shadow"
+    echo 'ada:*:19000:0:99999:7:::' >>"$etc/shadow"
+    case $* in *systemd*)
+        mkdir "$disk/own/etc/systemd/system/multi-user.target.wants"
+        ln -s /lib/systemd/system/ssh.service "$disk/own/etc/systemd/system/multi-user.target.wants/"
+        ;;
+    esac
+    echo "$name" >"$etc/hostname"
+    cat /proc/sys/kernel/random/uuid | tr -d - >"$etc/machine-id"
+    echo 'ada ALL=(ALL) NOPASSWD: ALL' >"$disk/own/etc/sudoers.d/ada"
+    chmod 440 "$disk/own/etc/sudoers.d/ada"
+    for home in root home/ada; do
+        mkdir -p "$disk/own/$home/.ssh"
+        chmod 700 "$disk/own/$home/.ssh"
+        cp /mnt/keys/id_ed25519.pub "$disk/own/$home/.ssh/authorized_keys"
+    done
+    chown -R 1815:1815 "$disk/own/home/ada"
+    new_host_key "$name"
+    known "$name" >>/mnt/known_hosts
+    echo "$address $name" >>/mnt/hosts
+    sshd_config "$name" ''
+}
+
+new_host_key() {
+    key=/mnt/$1/own/etc/ssh/ssh_host_ed25519_key
+    rm -f "$key" "$key.pub"
+    ssh-keygen -q -t ed25519 -N '' -C "$1" -f "$key"
+}
+
+known() { echo "$1 $(cut -d' ' -f1,2 "/mnt/$1/own/etc/ssh/ssh_host_ed25519_key.pub")"; }
+
+# sshd_config HOST LINES
+sshd_config() {
+    pam=no
+    grep -q systemd "/mnt/$1/options" && pam=yes
+    cat >"/mnt/$1/own/etc/ssh/sshd_config" <<CONFIG
+$2
+HostKey /etc/ssh/ssh_host_ed25519_key
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+UsePAM $pam
+UseDNS no
+PrintMotd no
+Subsystem sftp /usr/lib/openssh/sftp-server
+CONFIG
+}
+
+# What every host knows of the others, and the head of logging in to them. HOST ... are behind the jump host.
+acquaint() {
+    { echo 'Host *'; echo '    IdentityFile ~/.ssh/id_ed25519'; } >/mnt/ssh_config
+    for name; do printf 'Host %s\n    ProxyJump jump\n' "$name"; done >/mnt/jumps
+    for disk in /mnt/*/upper; do
+        { echo '127.0.0.1 localhost'; cat /mnt/hosts; } >"$disk/etc/hosts"
+        echo 'hosts: files' | cat - /etc/nsswitch.conf | awk '!/^hosts:/ || !seen++' >"$disk/etc/nsswitch.conf"
+    done
+    for home in root home/ada; do
+        ssh=/mnt/head/own/$home/.ssh
+        cp /mnt/keys/id_ed25519 /mnt/keys/id_ed25519.pub /mnt/known_hosts "$ssh/"
+        cat /mnt/jumps /mnt/ssh_config >"$ssh/config"
+    done
+    chown -R 1815:1815 /mnt/head/own/home/ada
+}
+
+# boot HOST: starts it. Its first process is the only child that `unshare` has.
+boot() {
+    name=$1 disk=/mnt/$1
+    # Known before: what stands behind `&` is to have one child.
+    address=$(cat "$disk/address") options=$(cat "$disk/options")
+    setpriv --pdeathsig KILL unshare --fork --kill-child=KILL --pid --mount --uts --ipc --net --cgroup --propagation private \
+        bash "$host_script" "$name" "$address" "$options" </dev/null >"$disk/console" 2>&1 &
+    unshare=$!
+    echo $unshare >"$disk/unshare"
+    init=
+    until init=$(cat "/proc/$unshare/task/$unshare/children" 2>/dev/null) && [ -n "$init" ]; do
+        kill -0 $unshare 2>/dev/null || fail "$name does not start: $(cat "$disk/console")" || return 1
+    done
+    init=${init%% *}
+    echo "$init" >"$disk/init"
+    plug "$name" "$(cat "$disk/bridge")" eth0 || fail "$name does not start: $(cat "$disk/console")" || return 1
+    [ "$name" != jump ] || plug jump br1 eth1
+}
+
+# lend HOST FILE PLACE: a file of this machine, from the next start on.
+lend() { echo "$2 ${3#/}" >>"/mnt/$1/files"; }
+
+# plug HOST BRIDGE DEVICE
+plug() {
+    port=$1-${3#eth}
+    ip link add "$port" type veth peer name "$3" netns "$(cat "/mnt/$1/init")" && ip link set "$port" master "$2" up
+}
+
+# await HOST: until its sshd listens.
+await() {
+    disk=/mnt/$1
+    init=$(cat "$disk/init")
+    until grep -q ':0016 .* 0A ' "/proc/$init/net/tcp" 2>/dev/null; do
+        kill -0 "$(cat "$disk/unshare")" 2>/dev/null || fail "$1 does not come up: $(cat "$disk/console")" || return 1
+        sleep 0.01
+    done
+}
+
+# Without a last packet: the network is gone before anything there could say goodbye.
+power_off() {
+    for port in "$1-0" "$1-1"; do ip link del "$port" 2>/dev/null; done
+    kill -KILL "$(cat "/mnt/$1/init")"
+    wait "$(cat "/mnt/$1/unshare")" 2>/dev/null
+    rm -f "/mnt/$1/init"
+}
+
+cut_off() { nft add element bridge fleet cut "{ $1-0, $1-1 }"; }
+heal() { nft delete element bridge fleet cut "{ $1-0, $1-1 }"; }
+drop_udp() { nft add element bridge fleet no_udp "{ $1-0, $1-1 }"; }
+pass_udp() { nft delete element bridge fleet no_udp "{ $1-0, $1-1 }"; }
+
+# No byte more than is taken now.
+fill_disk() { mount -o remount,size="$(df --output=used -k "/mnt/$1" | tail -1 | tr -d ' ')k" "/mnt/$1"; }
+free_disk() { mount -o remount,size=2g "/mnt/$1"; }
+
+# All that is on the host and not on every machine, one a line: path, kind, mode, owner, size or target, and what files hold.
+# Left out: what logins alone leave in logs, and the backups that the system's own tools make of /etc/passwd and its like.
+listing() {
+    for part in upper own; do
+        cd "/mnt/$1/$part" || return 1
+        find . -mindepth 1 -type d -printf '%P %y %m %U:%G\n' -o -type f -printf '%P %y %m %U:%G %s ' -exec sh -c 'md5sum <"$1"' - {} \; \
+            -o -printf '%P %y %m %U:%G %l\n' | while read -r path rest; do
+            case $path in
+                etc/*- | etc/.pwd.lock | var/log/* | var/lib/systemd/* | var/lib/sudo/*) continue ;;
+            esac
+            # A folder that everybody has is copied when something in it changes, and stays.
+            case $rest in d*) [ "$part" = upper ] && [ -d "/$path" ] && continue ;; esac
+            echo "/$path $rest"
+        done
+    done
+    cd /
+}
+
+lay_out || exit 1
+echo .ready
+while read -r request; do
+    eval "$request" </dev/null
+    echo ".end $?"
+done
+for init in /mnt/*/init; do kill -KILL "$(cat "$init")" 2>/dev/null; done
