@@ -1,0 +1,175 @@
+//! Hosts for one run, over ssh.
+
+use std::time::Duration;
+
+use fleetpool_test_fleet::{Fleet, Host};
+
+use crate::support::{plan, run, start, until, within};
+
+/// What is new on a host: paths.
+fn new_files(
+    fleet: &Fleet,
+    before: &std::collections::BTreeMap<String, Vec<String>>,
+) -> Vec<String> {
+    let after = fleet.listings();
+    let new = after.iter().flat_map(|(host, lines)| {
+        let old = &before[host];
+        lines
+            .iter()
+            .filter(|line| !old.contains(line))
+            .map(move |line| format!("{host}:{}", line.split(' ').next().unwrap_or_default()))
+    });
+    new.collect()
+}
+
+/// G6. `h5` is behind the jump host.
+#[test]
+fn a_killed_client_leaves_nothing_on_hosts_that_had_nothing_but_ssh() {
+    let fleet = plan(5).behind_jump("h5").start().unwrap();
+    let before = fleet.listings();
+    let mut client = start(
+        fleet.head(),
+        &[
+            "map",
+            "--hosts",
+            "h[1-3],ada@h4,h5",
+            "setsid sleep 6543 & sleep 6544; : {}",
+            ":::",
+            "1",
+            "2",
+            "3",
+            "4",
+            "5",
+            "6",
+            "7",
+            "8",
+            "9",
+            "10",
+        ],
+    );
+    let hosts = ["h1", "h2", "h3", "h4", "h5"].map(|name| fleet.host(name));
+    let sleeps = |host: &Host<'_>| {
+        let processes = host.processes();
+        let is_sleep =
+            |line: &&String| line.ends_with(" sleep 6543") || line.ends_with(" sleep 6544");
+        processes.iter().filter(is_sleep).count()
+    };
+    until("tasks run on all slots", || {
+        hosts.iter().all(|host| sleeps(host) == 4)
+    });
+    client.kill().unwrap();
+    client.wait().unwrap();
+    within(Duration::from_secs(2), "no process is left", || {
+        hosts.iter().all(|host| host.processes().is_empty())
+    });
+    let new = new_files(&fleet, &before);
+    let cache = |line: &String| line.contains("/.cache");
+    assert!(new.iter().all(cache), "{new:?}");
+    let programs = new
+        .iter()
+        .filter(|line| line.contains("/.cache/fleetpool/bin/"))
+        .count();
+    assert_eq!(programs, 5, "{new:?}");
+    // And none of it is brought again.
+    let ran = run(
+        fleet.head(),
+        &[
+            "map",
+            "--hosts",
+            "h[1-3],ada@h4,h5",
+            "-k",
+            "echo {}",
+            ":::",
+            "1",
+            "2",
+            "3",
+        ],
+    );
+    assert_eq!(
+        (ran.code, ran.stdout.as_str()),
+        (Some(0), "1\n2\n3\n"),
+        "{ran:?}"
+    );
+}
+
+/// G1, G6: nobody tells the hosts. Their leases do.
+#[test]
+fn a_power_cut_of_the_clients_machine_leaves_nothing_either() {
+    let fleet = plan(2).start().unwrap();
+    let mut client = start(
+        fleet.head(),
+        &["exec", "--hosts", "h[1-2]", "--", "sleep", "6545"],
+    );
+    let hosts = ["h1", "h2"].map(|name| fleet.host(name));
+    until("it runs", || {
+        hosts.iter().all(|host| {
+            host.processes()
+                .iter()
+                .any(|line| line.ends_with(" sleep 6545"))
+        })
+    });
+    fleet.head().power_off();
+    client.wait().unwrap();
+    until("nothing runs", || {
+        hosts.iter().all(|host| host.processes().is_empty())
+    });
+}
+
+/// G1, G3: each result once.
+#[test]
+fn a_host_that_loses_its_power_in_a_map_costs_nothing() {
+    let fleet = plan(3).start().unwrap();
+    let inputs: Vec<String> = (1..=60).map(|input| input.to_string()).collect();
+    let mut words = vec![
+        "map",
+        "--hosts",
+        "h[1-3]",
+        "-j6",
+        "sleep 0.3; echo {}",
+        ":::",
+    ];
+    words.extend(inputs.iter().map(String::as_str));
+    let client = start(fleet.head(), &words);
+    until("tasks run there", || {
+        let processes = fleet.host("h2").processes();
+        processes.iter().any(|line| line.ends_with(" sleep 0.3"))
+    });
+    fleet.host("h2").power_off();
+    let ran = crate::support::Ran::from(client.wait_with_output().unwrap());
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let mut printed: Vec<u32> = ran
+        .stdout
+        .lines()
+        .map(|line| line.parse().unwrap())
+        .collect();
+    printed.sort_unstable();
+    assert_eq!(printed, (1..=60).collect::<Vec<_>>(), "{}", ran.stderr);
+    assert!(ran.stderr.contains("h2 is away: "), "{}", ran.stderr);
+}
+
+/// G11, G12.
+#[test]
+fn hosts_that_are_unfit_are_told_of_one_by_one_and_the_others_run() {
+    let fleet = plan(6).start().unwrap();
+    fleet.host("h1").fill_disk();
+    fleet.host("h2").pretend_machine("aarch64");
+    fleet.host("h3").new_host_key();
+    fleet.host("h4").configure_sshd("MaxStartups 1");
+    fleet.host("h5").power_off();
+    let ran = run(
+        fleet.head(),
+        &["exec", "--hosts", "h[1-6]", "--", "hostname"],
+    );
+    assert_eq!(ran.code, Some(4), "{ran:?}");
+    for says in [
+        "h1: not started: cannot write the program to /root/.cache/fleetpool/bin: 0 free on /root",
+        "h2: not started: this host is Linux aarch64 and the program is made for Linux x86_64",
+        "h3: not started: REMOTE HOST IDENTIFICATION HAS CHANGED",
+        "h5: not started: ssh: connect to host h5 port 22: ",
+    ] {
+        assert!(ran.stderr.contains(says), "no `{says}` in {}", ran.stderr);
+    }
+    let mut lines: Vec<_> = ran.stdout.lines().collect();
+    lines.sort_unstable();
+    assert_eq!(lines, ["h4: h4", "h6: h6"]);
+}

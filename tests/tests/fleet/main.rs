@@ -1,0 +1,4 @@
+//! fleetpool on real hosts, each with an sshd and files of its own, in networks that fail as networks do.
+
+mod adhoc;
+mod support;
