@@ -44,6 +44,10 @@ pub(crate) enum Verb {
     Cordon(commands::cordon::CordonArgs),
     /// Let new tasks come to hosts again
     Uncordon(commands::cordon::CordonArgs),
+    Drain(commands::drain::DrainArgs),
+    Deploy(commands::deploy::DeployArgs),
+    Upgrade(commands::upgrade::UpgradeArgs),
+    Undeploy(commands::undeploy::UndeployArgs),
     Init(commands::init::InitArgs),
     #[command(subcommand)]
     Token(commands::token::TokenVerb),

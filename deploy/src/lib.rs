@@ -5,11 +5,15 @@
 //! be done without one fails with ssh's own reason.
 #![forbid(unsafe_code)]
 
+mod conversation;
 mod destination;
+mod install;
 mod program;
 mod ssh;
 mod start;
 
+pub use conversation::{AgentEnd, HostError};
 pub use destination::{Destination, DestinationError};
+pub use install::{Authority, Did, Manner, Wanted, go_back, install, uninstall, upgrade};
 pub use program::Program;
-pub use start::{Agent, AgentEnd, StartError, start_agent};
+pub use start::{Agent, start_agent};

@@ -107,6 +107,9 @@ pub struct PoolOptions {
     pub cwd: Option<String>,
     /// Milliseconds between TERM and KILL.
     pub kill_grace_ms: u32,
+    /// Whether tasks that may not run twice are waited for on a host that is lost, in case it comes back with them. Else they end
+    /// as `unknown` when its lease has run out.
+    pub waits_for_lost: bool,
 }
 
 impl Default for PoolOptions {
@@ -124,6 +127,7 @@ impl Default for PoolOptions {
             env: Vec::new(),
             cwd: None,
             kill_grace_ms: u32::try_from(KILL_GRACE.as_millis()).unwrap_or(u32::MAX),
+            waits_for_lost: true,
         }
     }
 }

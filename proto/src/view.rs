@@ -64,6 +64,9 @@ pub enum Query {
     IdentityRevoke {
         /// Its id.
         id: String,
+        /// Of an agent: whether it is known to have ended with all that it ran, so that its lease need not be waited for.
+        #[serde(default)]
+        ended: bool,
     },
 }
 
@@ -148,6 +151,8 @@ pub struct HostView {
     pub pid: u32,
     /// Its agent's version.
     pub build: String,
+    /// Milliseconds since its lease was renewed last.
+    pub heard_ms: u64,
 }
 
 /// A pool.

@@ -28,6 +28,9 @@ use crate::{
 const RENEWALS_MAX: usize = 16;
 /// A lease is renewed this many times in its length.
 const RENEWALS_A_LEASE: u32 = 3;
+/// A new session is heard of again this soon, and then after as long as it has lasted, up to a part of its lease: whoever waits to
+/// see that an agent stays sees it soon.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(1);
 
 /// The session with the coordinator.
 #[derive(Debug)]
@@ -56,6 +59,8 @@ impl Link {
 #[derive(Debug, Default)]
 pub(crate) struct Lease {
     length: Duration,
+    /// When the session began that it comes by.
+    since: Timestamp,
     /// When it ends; `None`: there is none.
     pub(crate) end: Option<Timestamp>,
     /// When the next renewal is sent.
@@ -109,6 +114,7 @@ impl AgentCore {
         self.on_link_down();
         self.lease.length = Duration::from_millis(lease_ms);
         self.lease.answered = false;
+        self.lease.since = self.now;
         self.wall = WallClock {
             at: self.now,
             us: now_us,
@@ -158,7 +164,8 @@ impl AgentCore {
             self.lease.sent.pop_front();
         }
         self.lease.sent.push_back((self.lease.renewal, self.now));
-        self.lease.renew_at = Some(self.now + self.lease.length / RENEWALS_A_LEASE);
+        let lasted = self.now.since(self.lease.since).max(RENEWAL_PAUSE);
+        self.lease.renew_at = Some(self.now + lasted.min(self.lease.length / RENEWALS_A_LEASE));
         self.send(FromAgent::Renew {
             renewal: self.lease.renewal,
             rtt_us: self.lease.rtt_us,

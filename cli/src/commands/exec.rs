@@ -4,7 +4,7 @@ mod place;
 
 use std::{
     ffi::OsString,
-    io::{self, BufRead as _, IsTerminal as _, Read as _, Write as _},
+    io::{self, Read as _},
     os::fd::AsFd as _,
     time::Duration,
 };
@@ -15,18 +15,19 @@ use nix::sys::stat::{SFlag, fstat};
 
 use place::Place;
 
-use super::tasks::{self, Habits, TaskArgs};
+use super::{
+    rollout::confirm,
+    tasks::{self, Habits, TaskArgs},
+};
 use crate::{
     failure::{Exit, Failure, say},
     halt::{Halt, How, Limit, What},
-    output::{Gather, GatherOptions, Style, TagStyle, fold::fold, table},
+    output::{Gather, GatherOptions, Style, TagStyle, table},
     run::{self, Explain, Gate, Hosts, Job},
     target::ClusterArgs,
     template::{Syntax, Template},
 };
 
-/// More hosts than this are asked about on a terminal.
-const ASK_ABOVE_HOSTS: usize = 20;
 /// Most bytes of stdin that are sent to every host.
 const STDIN_BYTES_MAX: u64 = 64 << 20;
 /// A run that waits for its stdin says so after this long.
@@ -110,7 +111,7 @@ pub(crate) async fn run(args: ExecArgs, cluster: &ClusterArgs) -> Result<Exit, F
     if args.tasks.dry_run {
         return dry_run(&template, &names);
     }
-    args.confirm(&names)?;
+    confirm("run on", &names, args.yes)?;
     let total = names.len() as u64;
     let stdin = args.stdin().await?;
     let past = args.tasks.past()?;
@@ -126,6 +127,8 @@ pub(crate) async fn run(args: ExecArgs, cluster: &ClusterArgs) -> Result<Exit, F
                 host_lost: 0,
                 ..args.tasks.retries()
             },
+            // Whoever sits there is to hear of a host that is down while it is known.
+            waits_for_lost: false,
             ..PoolOptions::default()
         },
         spec,
@@ -199,27 +202,6 @@ impl ExecArgs {
             how: How::Soon,
             what: What::Fail,
             limit: Limit::Count(allowed.saturating_add(1)),
-        }
-    }
-
-    /// Asks whether so many hosts are meant, where there is somebody to ask.
-    fn confirm(&self, names: &[&str]) -> Result<(), Failure> {
-        let somebody = io::stdin().is_terminal() && io::stderr().is_terminal();
-        if self.yes || names.len() <= ASK_ABOVE_HOSTS || !somebody {
-            return Ok(());
-        }
-        let mut stderr = io::stderr();
-        let _ = write!(
-            stderr,
-            "fleetpool: run on {} hosts, {}? [y/N] ",
-            names.len(),
-            fold(names.iter().copied())
-        );
-        let mut answer = String::new();
-        let _ = io::stdin().lock().read_line(&mut answer);
-        match answer.trim() {
-            "y" | "Y" | "yes" => Ok(()),
-            _ => Err(Failure::usage("nothing was run; --yes does not ask")),
         }
     }
 

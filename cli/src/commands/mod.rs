@@ -5,16 +5,21 @@ pub(crate) mod cancel;
 pub(crate) mod completions;
 pub(crate) mod coordinator;
 pub(crate) mod cordon;
+pub(crate) mod deploy;
+pub(crate) mod drain;
 pub(crate) mod exec;
 pub(crate) mod hosts;
 pub(crate) mod identity;
 pub(crate) mod init;
 pub(crate) mod jobs;
 pub(crate) mod map;
+mod rollout;
 pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod tasks;
 pub(crate) mod token;
+pub(crate) mod undeploy;
+pub(crate) mod upgrade;
 
 use std::io::IsTerminal as _;
 
@@ -42,6 +47,10 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Verb::Cancel(args) => cancel::run(args, &cluster).await.map(done),
         Verb::Cordon(args) => cordon::run(args, true, &cluster).await.map(done),
         Verb::Uncordon(args) => cordon::run(args, false, &cluster).await.map(done),
+        Verb::Drain(args) => drain::run(args, &cluster).await,
+        Verb::Deploy(args) => deploy::run(args, &cluster).await,
+        Verb::Upgrade(args) => upgrade::run(args, &cluster).await,
+        Verb::Undeploy(args) => undeploy::run(args, &cluster).await,
         Verb::Init(args) => init::run(&args, &cluster).map(done),
         Verb::Coordinator(args) => coordinator::run(args, &cluster).await.map(done),
         Verb::Agent(args) => agent::run(args, &cluster).await.map(done),

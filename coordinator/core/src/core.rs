@@ -77,6 +77,7 @@ impl CoordinatorCore {
             Event::FromClient { client, message } => self.on_client_message(client, message),
             Event::ClientGone { client } => self.on_client_gone(client),
             Event::Cordon { host, on } => self.on_cordon(host, on),
+            Event::Retire { host, ended } => self.on_retire(host, ended),
             Event::EndPool { pool, reason } => self.on_end_pool(pool, reason),
             Event::Tick => {}
         }

@@ -54,6 +54,13 @@ pub enum Event {
         /// The client.
         client: ClientId,
     },
+    /// A host may not come back: it is not listed any more once its session is gone.
+    Retire {
+        /// The host.
+        host: HostId,
+        /// Whether all that it ran is known to be gone.
+        ended: bool,
+    },
     /// An operator keeps new tasks away from a host, or lets them come again.
     Cordon {
         /// The host.
@@ -126,6 +133,7 @@ impl Event {
             Self::FromClient { message, .. } => message.name(),
             Self::ClientGone { .. } => "client_gone",
             Self::Cordon { .. } => "cordon",
+            Self::Retire { .. } => "retire",
             Self::EndPool { .. } => "end_pool",
             Self::Tick => "tick",
         }

@@ -30,9 +30,13 @@ pub(crate) struct Host {
     pub(crate) session: Option<SessionNo>,
     pub(crate) facts: Registration,
     pub(crate) cordoned: bool,
+    /// It may not come back.
+    pub(crate) retired: bool,
     pub(crate) rtt: Duration,
     /// The highest number of output that has come from this life of its agent.
     pub(crate) output_heard: u64,
+    /// When its last renewal came.
+    pub(crate) heard_at: Timestamp,
     /// When it counts as fenced unless a renewal comes.
     pub(crate) fenced_at: Timestamp,
     /// When attempts that may not be rerun are given up.
@@ -50,6 +54,11 @@ pub(crate) type Hosts = BTreeMap<HostId, Host>;
 impl Host {
     pub(crate) fn is_up(&self) -> bool {
         self.state == HostState::Up
+    }
+
+    /// Whether people are to see it: it has registered, and was not sent away for good.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.is_up() || self.state != HostState::New && !self.retired
     }
 
     /// Why nothing that waits for this host alone should wait any longer.

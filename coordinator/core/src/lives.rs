@@ -67,6 +67,7 @@ impl CoordinatorCore {
             host.output_heard = 0;
         }
         host.state = HostState::Up;
+        host.retired = false;
         host.facts = registration;
         let held = std::mem::take(&mut host.facts.held);
         self.renew_lease(id);
@@ -114,6 +115,7 @@ impl CoordinatorCore {
         let Some(host) = self.hosts.get_mut(&id) else {
             return;
         };
+        host.heard_at = self.now;
         let before = std::mem::replace(&mut host.fenced_at, fenced_at);
         let before_gone = std::mem::replace(&mut host.gone_at, gone_at);
         self.deadlines.remove(&(before_gone, id));
@@ -176,6 +178,17 @@ impl CoordinatorCore {
             self.touched.insert(pool_id);
         }
         self.supply += 1;
+    }
+
+    /// A host that is not to come back. Where it has ended, that is as good as a fence.
+    pub(crate) fn on_retire(&mut self, id: HostId, ended: bool) {
+        let Some(host) = self.hosts.get_mut(&id) else {
+            return;
+        };
+        host.retired = true;
+        if ended {
+            self.lose_host(id, Loser::Dead);
+        }
     }
 
     /// Stops new tasks on a host, or lets them come again.

@@ -189,7 +189,8 @@ pub(crate) fn lose_share(
     let Some(share) = pool.shares.get(&id) else {
         return;
     };
-    if loser == Loser::Fenced && !pool.reruns() && !pool.ending && !share.tasks.is_empty() {
+    let waits = pool.options.waits_for_lost && !pool.reruns() && !pool.ending;
+    if loser == Loser::Fenced && waits && !share.tasks.is_empty() {
         let may_run = share.may_run_still();
         pool.set_slots(id, host, 0, may_run);
         pool.reindex(id, host);

@@ -1,7 +1,9 @@
 //! What people see of the fleet.
 
+use std::time::Duration;
+
 use fleetpool_proto::{
-    PoolId,
+    PoolId, Timestamp,
     selector::Selector,
     view::{HostView, JobView, StatusView},
 };
@@ -15,16 +17,16 @@ use crate::{
 impl CoordinatorCore {
     /// The hosts that have ever registered and that `on` names, by number.
     #[must_use]
-    pub fn hosts(&self, on: &Selector) -> Vec<HostView> {
+    pub fn hosts(&self, on: &Selector, now: Timestamp) -> Vec<HostView> {
         self.hosts
             .iter()
-            .filter(|(_, host)| host.state != HostState::New)
+            .filter(|(_, host)| host.is_listed())
             .filter(|(_, host)| on.matches(&host.facts.name, &host.facts.labels))
-            .map(|(&id, host)| self.host_view(id, host))
+            .map(|(&id, host)| self.host_view(id, host, now))
             .collect()
     }
 
-    fn host_view(&self, id: fleetpool_proto::HostId, host: &Host) -> HostView {
+    fn host_view(&self, id: fleetpool_proto::HostId, host: &Host, now: Timestamp) -> HostView {
         let shares = || {
             host.pools
                 .iter()
@@ -49,6 +51,7 @@ impl CoordinatorCore {
             memory_mib: facts.memory_mib,
             pid: facts.pid,
             build: facts.build.clone(),
+            heard_ms: millis(now.since(host.heard_at)),
         }
     }
 
@@ -69,10 +72,7 @@ impl CoordinatorCore {
     #[must_use]
     pub fn status(&self) -> StatusView {
         let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
-        let known = self
-            .hosts
-            .values()
-            .filter(|host| host.state != HostState::New);
+        let known = self.hosts.values().filter(|host| host.is_listed());
         let up = self.hosts.values().filter(|host| host.is_up());
         StatusView {
             hosts_up: count(up.clone().count()),
@@ -86,6 +86,10 @@ impl CoordinatorCore {
             ..StatusView::default()
         }
     }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn state_name(host: &Host) -> &'static str {

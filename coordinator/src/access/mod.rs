@@ -56,7 +56,7 @@ impl Access {
                 csr,
             } => self.issue_identity(role, &id, &csr, ttl_s, now_s),
             Query::IdentityList => Answer::Identities(self.identities(connected, now_s)),
-            Query::IdentityRevoke { id } => match self.registry.revoke(&id) {
+            Query::IdentityRevoke { id, .. } => match self.registry.revoke(&id) {
                 Ok(true) => Answer::Ok,
                 Ok(false) => refused(format!(
                     "there is no identity {id}: `fleetpool identity list` lists what there is"

@@ -79,6 +79,13 @@ impl Names {
         }
     }
 
+    /// Nothing of its holder is left: anybody may have the name.
+    pub(crate) fn free(&mut self, host: &str) {
+        if let Some(name) = self.by_name.get_mut(host) {
+            name.holder = None;
+        }
+    }
+
     /// The number of that name.
     pub(crate) fn get(&self, host: &str) -> Option<HostId> {
         self.by_name.get(host).map(|name| name.host)

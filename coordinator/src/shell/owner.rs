@@ -73,6 +73,12 @@ pub(crate) enum Input {
     Relieved { client: ClientId },
     /// An identity is not invited any more.
     Expel { identity: String, reason: String },
+    /// That identity will not come back.
+    Retire {
+        identity: String,
+        /// Whether all that it ran is known to be gone.
+        ended: bool,
+    },
     /// Somebody wants the counts.
     Counters {
         reply: oneshot::Sender<BTreeMap<String, u64>>,
@@ -208,6 +214,15 @@ impl Owner {
             Input::Expel { identity, reason } => {
                 for place in self.sessions.places_of(&identity) {
                     self.end(place, &ended(&reason));
+                }
+            }
+            Input::Retire { identity, ended } => {
+                // An agent's identity has its host's name.
+                if let Some(host) = self.names.get(&identity) {
+                    if ended {
+                        self.names.free(&identity);
+                    }
+                    self.tell_core(Event::Retire { host, ended });
                 }
             }
             Input::Counters { reply } => {

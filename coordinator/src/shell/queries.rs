@@ -48,7 +48,7 @@ impl Owner {
         match Selector::parse(on) {
             Err(error) => refused(error.to_string()),
             Ok(selector) => {
-                let mut hosts = self.core.hosts(&selector);
+                let mut hosts = self.core.hosts(&selector, self.now);
                 hosts.sort_by(|a: &HostView, b| a.name.cmp(&b.name));
                 Answer::Hosts(hosts)
             }
@@ -105,16 +105,23 @@ impl Owner {
         let inbox = self.inbox.clone();
         tokio::spawn(async move {
             let revoked = match &query {
-                Query::IdentityRevoke { id } => Some(id.clone()),
+                Query::IdentityRevoke { id, ended } => Some((id.clone(), *ended)),
                 _ => None,
             };
             let answered =
                 spawn_blocking(move || access.answer(query, &connected, clock::wall_s()));
             let failed = |_| refused("the coordinator failed to answer: see its log".to_owned());
             let answer = answered.await.unwrap_or_else(failed);
-            if let (Answer::Ok, Some(identity), Some(inbox)) = (&answer, revoked, inbox.upgrade()) {
+            if let (Answer::Ok, Some((identity, ended)), Some(inbox)) =
+                (&answer, revoked, inbox.upgrade())
+            {
                 let reason = "this identity was revoked: ask an admin for a new one".to_owned();
+                let retire = Input::Retire {
+                    identity: identity.clone(),
+                    ended,
+                };
                 inbox.send(Input::Expel { identity, reason }).await.ok();
+                inbox.send(retire).await.ok();
             }
             // A client that has left needs no answer.
             let answer = ToClient::Answer { question, answer };
@@ -197,7 +204,7 @@ mod tests {
                 false,
             ),
             (Query::IdentityList, false),
-            (Query::IdentityRevoke { id }, false),
+            (Query::IdentityRevoke { id, ended: false }, false),
         ];
         let acts: std::collections::BTreeSet<_> = all.iter().map(|(query, _)| act(query)).collect();
         assert_eq!(acts.len(), all.len(), "one of each");

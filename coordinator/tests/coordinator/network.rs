@@ -217,7 +217,10 @@ async fn a_revoked_identity_loses_its_session_within_a_second_and_does_not_come_
             .await
             .expect("welcomed");
         let asked = Instant::now();
-        let revoke = Query::IdentityRevoke { id: id.to_owned() };
+        let revoke = Query::IdentityRevoke {
+            id: id.to_owned(),
+            ended: false,
+        };
         assert_eq!(admin.ask(revoke.clone()).await, Answer::Ok);
         let why = session.hear_the_end().await;
         assert!(

@@ -80,6 +80,7 @@ fn options() -> Box<PoolOptions> {
         env: env(),
         cwd: Some("/srv".to_owned()),
         kill_grace_ms: 1500,
+        waits_for_lost: false,
     })
 }
 
@@ -401,6 +402,7 @@ pub(crate) fn queries() -> Vec<Query> {
         Query::IdentityList,
         Query::IdentityRevoke {
             id: "web-1".to_owned(),
+            ended: true,
         },
     ];
     covers!(samples, Query: Hosts Jobs Status CancelJob Cordon TokenCreate TokenList TokenRevoke IdentityIssue IdentityList IdentityRevoke);
@@ -425,6 +427,7 @@ fn answers() -> Vec<Answer> {
             memory_mib: 1024,
             pid: 99,
             build: "0.1.0".to_owned(),
+            heard_ms: 1500,
         }]),
         Answer::Jobs(vec![JobView {
             id: POOL,

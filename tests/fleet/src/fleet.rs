@@ -128,6 +128,20 @@ impl Fleet {
             .collect()
     }
 
+    /// What is not as it was at an earlier [`listings`](Self::listings): `h1: + /root/new …`, `h1: - /etc/old …`.
+    #[must_use]
+    pub fn changes_since(&self, before: &BTreeMap<String, Vec<String>>) -> Vec<String> {
+        let mut changes = Vec::new();
+        for (host, now) in self.listings() {
+            let old = before.get(&host).map_or(&[][..], Vec::as_slice);
+            let new = now.iter().filter(|line| !old.contains(line));
+            changes.extend(new.map(|line| format!("{host}: + {line}")));
+            let gone = old.iter().filter(|line| !now.contains(line));
+            changes.extend(gone.map(|line| format!("{host}: - {line}")));
+        }
+        changes
+    }
+
     /// All at once, then each is waited for.
     fn boot(&self) -> Result<()> {
         for name in &self.names {

@@ -53,6 +53,7 @@ make() {
         echo "$folder"
     done >"$disk/own.list"
     : >"$disk/files"
+    mkdir "$disk/own/usr/local/bin" "$disk/own/usr/local/lib"
     chmod 700 "$disk/own/root"
     chmod 1777 "$disk/own/tmp" "$disk/own/var/tmp"
     chmod 755 "$disk/own/etc/sudoers.d"
@@ -187,14 +188,14 @@ fill_disk() { mount -o remount,size="$(df --output=used -k "/mnt/$1" | tail -1 |
 free_disk() { mount -o remount,size=2g "/mnt/$1"; }
 
 # All that is on the host and not on every machine, one a line: path, kind, mode, owner, size or target, and what files hold.
-# Left out: what logins alone leave in logs, and the backups that the system's own tools make of /etc/passwd and its like.
+# Left out: what logins and boots alone leave, and the backups that the system's own tools make of /etc/passwd and its like.
 listing() {
     for part in upper own; do
         cd "/mnt/$1/$part" || return 1
         find . -mindepth 1 -type d -printf '%P %y %m %U:%G\n' -o -type f -printf '%P %y %m %U:%G %s ' -exec sh -c 'md5sum <"$1"' - {} \; \
             -o -printf '%P %y %m %U:%G %l\n' | while read -r path rest; do
             case $path in
-                etc/*- | etc/.pwd.lock | var/log/* | var/lib/systemd/* | var/lib/sudo/*) continue ;;
+                etc/*- | etc/.pwd.lock | var/log/* | var/lib/systemd/* | var/lib/sudo/* | *tmp/systemd-private-*) continue ;;
             esac
             # A folder that everybody has is copied when something in it changes, and stays.
             case $rest in d*) [ "$part" = upper ] && [ -d "/$path" ] && continue ;; esac

@@ -40,8 +40,8 @@ fn every_host_is_a_machine_of_its_own() {
         "h1\nh2\nroot\n"
     );
     assert_eq!(
-        head.sh("ssh h1 'ls /work /opt /home/ada /usr/local'"),
-        "/home/ada:\n\n/opt:\n\n/usr/local:\n\n/work:\n"
+        head.sh("ssh h1 'ls /work /opt /home/ada /srv'"),
+        "/home/ada:\n\n/opt:\n\n/srv:\n\n/work:\n"
     );
     let _ = head.sh("ssh h1 touch /root/a /etc/b /run/c");
     assert_eq!(

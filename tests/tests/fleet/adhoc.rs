@@ -2,25 +2,9 @@
 
 use std::time::Duration;
 
-use fleetpool_test_fleet::{Fleet, Host};
+use fleetpool_test_fleet::Host;
 
 use crate::support::{plan, run, start, until, within};
-
-/// What is new on a host: paths.
-fn new_files(
-    fleet: &Fleet,
-    before: &std::collections::BTreeMap<String, Vec<String>>,
-) -> Vec<String> {
-    let after = fleet.listings();
-    let new = after.iter().flat_map(|(host, lines)| {
-        let old = &before[host];
-        lines
-            .iter()
-            .filter(|line| !old.contains(line))
-            .map(move |line| format!("{host}:{}", line.split(' ').next().unwrap_or_default()))
-    });
-    new.collect()
-}
 
 /// G6. `h5` is behind the jump host.
 #[test]
@@ -62,13 +46,10 @@ fn a_killed_client_leaves_nothing_on_hosts_that_had_nothing_but_ssh() {
     within(Duration::from_secs(2), "no process is left", || {
         hosts.iter().all(|host| host.processes().is_empty())
     });
-    let new = new_files(&fleet, &before);
-    let cache = |line: &String| line.contains("/.cache");
-    assert!(new.iter().all(cache), "{new:?}");
-    let programs = new
-        .iter()
-        .filter(|line| line.contains("/.cache/fleetpool/bin/"))
-        .count();
+    let new = fleet.changes_since(&before);
+    assert!(new.iter().all(|line| line.contains("/.cache")), "{new:?}");
+    let is_program = |line: &&String| line.contains("/.cache/fleetpool/bin/");
+    let programs = new.iter().filter(is_program).count();
     assert_eq!(programs, 5, "{new:?}");
     // And none of it is brought again.
     let ran = run(

@@ -1,4 +1,5 @@
 //! fleetpool on real hosts, each with an sshd and files of its own, in networks that fail as networks do.
 
 mod adhoc;
+mod deploy;
 mod support;

@@ -95,7 +95,8 @@ pub(super) fn read_key(path: &Path) -> Result<PrivatePkcs8KeyDer<'static>, Ident
 }
 
 pub(super) fn pem(tag: &str, der: &[u8]) -> Vec<u8> {
-    pem::encode(&pem::Pem::new(tag, der)).into_bytes()
+    let lines = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    pem::encode_config(&pem::Pem::new(tag, der), lines).into_bytes()
 }
 
 fn damaged(path: &Path, why: &rustls_pki_types::pem::Error) -> IdentityError {

@@ -15,7 +15,10 @@ use std::{fmt, path::Path};
 
 use fleetpool_proto::Role;
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256};
-use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{
+    CertificateDer, CertificateSigningRequestDer, PrivateKeyDer, PrivatePkcs8KeyDer,
+    pem::PemObject as _,
+};
 
 pub use authority::ClusterCa;
 pub use certificate::{Clock, Facts, Problem, Usage, When};
@@ -65,6 +68,14 @@ pub enum IdentityError {
     /// A name that cannot stand in a certificate.
     #[error(transparent)]
     Name(#[from] NameError),
+    /// A new key would take the place of one that is in use.
+    #[error(
+        "there is an identity in {dir} already, and it would be lost: name another folder, or move it away"
+    )]
+    Certified {
+        /// Where.
+        dir: String,
+    },
     /// The cluster's CA is there already.
     #[error(
         "{dir} holds the CA of a cluster already: a second `fleetpool init` would lock its members out"
@@ -116,6 +127,12 @@ impl Identity {
         files::write(&dir.join(CA_FILE), &files::pem("CERTIFICATE", &self.ca))?;
         files::write(&dir.join(CERT_FILE), &files::pem("CERTIFICATE", &self.cert))?;
         Ok(())
+    }
+
+    /// The cluster's CA, as it stands in files.
+    #[must_use]
+    pub fn ca_pem(&self) -> String {
+        String::from_utf8_lossy(&files::pem("CERTIFICATE", &self.ca)).into_owned()
     }
 
     /// What its certificate says.
@@ -230,6 +247,36 @@ impl KeyRequest {
         request.der().to_vec()
     }
 
+    /// The same as text: a PEM block.
+    #[must_use]
+    pub fn csr_pem(&self) -> String {
+        String::from_utf8_lossy(&files::pem("CERTIFICATE REQUEST", &self.csr())).into_owned()
+    }
+
+    /// Keeps the key in `dir`, where it waits for its certificate: a file only its owner can read.
+    ///
+    /// # Errors
+    /// When there is an identity already, or the disk refuses.
+    pub fn save(&self, dir: &Path) -> Result<(), IdentityError> {
+        if dir.join(CERT_FILE).exists() {
+            let dir = dir.display().to_string();
+            return Err(IdentityError::Certified { dir });
+        }
+        files::make_dir(dir)?;
+        let key = files::pem("PRIVATE KEY", &self.key.serialize_der());
+        Ok(files::write(&dir.join(KEY_FILE), &key)?)
+    }
+
+    /// The key that waits in `dir`.
+    ///
+    /// # Errors
+    /// When there is none, or others may read it.
+    pub fn load(dir: &Path) -> Result<Self, IdentityError> {
+        let key = files::read_key(&dir.join(KEY_FILE))?;
+        let key = key_pair(&key)?;
+        Ok(Self { key })
+    }
+
     /// The identity that the CA's answer makes of it.
     ///
     /// # Errors
@@ -249,6 +296,44 @@ pub struct Issued {
     pub cert: Vec<u8>,
     /// The CA's own.
     pub ca: Vec<u8>,
+}
+
+impl Issued {
+    /// Both as text: two PEM blocks, the certificate first.
+    #[must_use]
+    pub fn pem(&self) -> String {
+        let blocks = [&self.cert, &self.ca].map(|der| files::pem("CERTIFICATE", der));
+        String::from_utf8_lossy(&blocks.concat()).into_owned()
+    }
+
+    /// Reads that text.
+    ///
+    /// # Errors
+    /// When it is anything but two certificates.
+    pub fn from_pem(text: &[u8]) -> Result<Self, IdentityError> {
+        let blocks: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text).collect();
+        let damaged = |why: &dyn fmt::Display| IdentityError::damaged("the certificate", why);
+        match &blocks.map_err(|why| damaged(&why))?[..] {
+            [cert, ca] => Ok(Self {
+                cert: cert.to_vec(),
+                ca: ca.to_vec(),
+            }),
+            blocks => Err(damaged(&format!(
+                "{} PEM blocks where two are expected, its own and the CA's",
+                blocks.len()
+            ))),
+        }
+    }
+}
+
+/// Reads a signing request: DER in a PEM block.
+///
+/// # Errors
+/// When it is none.
+pub fn csr_from_pem(text: &[u8]) -> Result<Vec<u8>, IdentityError> {
+    let csr = CertificateSigningRequestDer::from_pem_slice(text);
+    let csr = csr.map_err(|why| IdentityError::damaged("the signing request", why))?;
+    Ok(csr.to_vec())
 }
 
 fn key_pair(key: &PrivatePkcs8KeyDer<'_>) -> Result<KeyPair, IdentityError> {

@@ -1,0 +1,275 @@
+//! Agents that stay: installed, upgraded and removed over ssh.
+
+use std::{collections::BTreeMap, process::Child};
+
+use fleetpool_test_fleet::{Fleet, Host, Plan};
+
+use crate::support::{Ran, plan, run, start, until};
+
+/// A fleet whose head has a coordinator, and an environment that names it.
+struct Cluster {
+    fleet: Fleet,
+    coordinator: Child,
+}
+
+impl Cluster {
+    fn start(plan: Plan) -> Self {
+        let fleet = plan.start().unwrap();
+        let head = fleet.head();
+        let _ = head.sh("mkdir -p .config/fleetpool && echo 'cluster = \"head:7700\"' >.config/fleetpool/config.toml && fleetpool init");
+        let coordinator = start(head, &["coordinator", "--lease", "5s"]);
+        until("the coordinator listens", || {
+            run(head, &["status"]).code == Some(0)
+        });
+        Self { fleet, coordinator }
+    }
+
+    fn run(&self, words: &[&str]) -> Ran {
+        run(self.fleet.head(), words)
+    }
+
+    /// Runs it, and it succeeds.
+    #[track_caller]
+    fn done(&self, words: &[&str]) -> String {
+        let ran = self.run(words);
+        assert_eq!(ran.code, Some(0), "{words:?}: {ran:?}");
+        ran.stdout
+    }
+
+    /// Not a file has changed on any host.
+    #[track_caller]
+    fn is_as(&self, before: &BTreeMap<String, Vec<String>>) {
+        assert_eq!(self.fleet.changes_since(before), Vec::<String>::new());
+    }
+
+    /// Names of the hosts in this state.
+    fn hosts(&self, state: &str) -> Vec<String> {
+        let said = self.done(&["hosts", "--json"]);
+        let hosts: Vec<serde_json::Value> = serde_json::from_str(&said).unwrap();
+        let named = hosts.iter().filter(|host| host["state"] == state);
+        named
+            .map(|host| host["name"].as_str().unwrap().to_owned())
+            .collect()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        let _ = self.coordinator.kill();
+        let _ = self.coordinator.wait();
+    }
+}
+
+/// Not even what ssh has left running.
+fn nothing_runs_on(host: Host<'_>) -> bool {
+    host.processes().is_empty()
+}
+
+#[test]
+fn hosts_are_deployed_once_and_undeployed_without_a_trace() {
+    let cluster = Cluster::start(plan(8));
+    let before = cluster.fleet.listings();
+    let said = cluster.done(&["deploy", "h[1-8]", "--dry-run"]);
+    assert!(
+        said.contains("h8: user fleetpool, program ")
+            && said.contains("8 hosts: 8 would be changed"),
+        "{said}"
+    );
+    cluster.is_as(&before);
+
+    let said = cluster.done(&["deploy", "h[1-8]", "--label", "role=web"]);
+    assert!(said.ends_with("8 hosts up, 8 of them changed\n"), "{said}");
+    assert_eq!(cluster.hosts("up").len(), 8);
+    let said = cluster.done(&[
+        "exec",
+        "--on",
+        "role=web",
+        "--gather",
+        "--",
+        "id -un; echo $HOME; pwd",
+    ]);
+    assert!(
+        said.contains("h[1-8] (8)") && said.contains("fleetpool\n/var/lib/fleetpool\n"),
+        "{said}"
+    );
+
+    let deployed = cluster.fleet.listings();
+    let said = cluster.done(&["deploy", "h[1-8]", "--label", "role=web"]);
+    assert!(
+        said.ends_with("8 hosts up, nothing was changed\n"),
+        "{said}"
+    );
+    cluster.is_as(&deployed);
+    let said = cluster.done(&["deploy", "h1", "--label", "role=db", "--slots", "5"]);
+    assert!(
+        said.starts_with("h1: configuration, agent started\n"),
+        "{said}"
+    );
+    let said = cluster.done(&["hosts", "--on", "role=db"]);
+    assert!(said.contains("h1    up     5 "), "{said}");
+
+    let said = cluster.done(&["undeploy", "h[1-8]"]);
+    assert!(said.ends_with("8 hosts out of the fleet\n"), "{said}");
+    cluster.is_as(&before);
+    for number in 1..=8 {
+        let host = cluster.fleet.host(&format!("h{number}")).name().to_owned();
+        until("nothing runs", || {
+            nothing_runs_on(cluster.fleet.host(&host))
+        });
+    }
+    assert_eq!(
+        cluster.hosts("up").len() + cluster.hosts("lost").len() + cluster.hosts("away").len(),
+        0
+    );
+    let said = cluster.done(&["undeploy", "h[1-8]"]);
+    assert!(said.ends_with("8 hosts: nothing was there\n"), "{said}");
+    // And may come again.
+    let said = cluster.done(&["deploy", "h[1-2]"]);
+    assert!(said.ends_with("2 hosts up, 2 of them changed\n"), "{said}");
+}
+
+#[test]
+fn systemd_keeps_agents_also_after_a_boot_and_a_user_needs_no_root() {
+    let cluster = Cluster::start(plan(2).systemd());
+    let before = cluster.fleet.listings();
+    let said = cluster.done(&["deploy", "h1,ada@h2"]);
+    assert!(
+        said.contains("h1: user fleetpool") && said.contains("unit fleetpool-agent.service"),
+        "{said}"
+    );
+    let verified = cluster.fleet.host("h1").sh("systemd-analyze verify fleetpool-agent.service 2>&1; systemctl show -p NRestarts --value fleetpool-agent");
+    assert_eq!(verified, "0\n");
+    let said = cluster.done(&["exec", "--on", "*", "-k", "--", "id -un"]);
+    assert_eq!(said, "h1: fleetpool\nh2: ada\n");
+    assert!(
+        cluster
+            .done(&["deploy", "h1,ada@h2"])
+            .ends_with("2 hosts up, nothing was changed\n")
+    );
+
+    let h1 = cluster.fleet.host("h1");
+    let _ = h1.sh("kill -KILL $(systemctl show -p MainPID --value fleetpool-agent)");
+    until("systemd starts it again", || {
+        h1.sh("systemctl show -p NRestarts --value fleetpool-agent") == "1\n"
+    });
+    for host in ["h1", "h2"] {
+        cluster.fleet.host(host).power_off();
+    }
+    for host in ["h1", "h2"] {
+        cluster.fleet.host(host).boot();
+    }
+    until("both are back", || {
+        cluster.run(&["exec", "--on", "h[1-2]", "--", "true"]).code == Some(0)
+    });
+
+    let said = cluster.done(&["undeploy", "h1,ada@h2"]);
+    assert!(said.ends_with("2 hosts out of the fleet\n"), "{said}");
+    cluster.is_as(&before);
+    assert_eq!(h1.sh("systemctl list-unit-files 'fleetpool*' --no-legend; systemctl list-units --all 'fleetpool*' --no-legend"), "");
+}
+
+/// G11, G12.
+#[test]
+fn hosts_that_are_unfit_are_told_of_and_the_others_are_deployed() {
+    let cluster = Cluster::start(plan(7));
+    let fleet = &cluster.fleet;
+    fleet.host("h1").fill_disk();
+    fleet.host("h2").pretend_machine("aarch64");
+    fleet.host("h3").new_host_key();
+    fleet.host("h4").configure_sshd("MaxStartups 2");
+    fleet.host("h5").take_away("python3");
+    fleet.host("h6").power_off();
+    let ran = cluster.run(&["deploy", "h[1-7]"]);
+    assert_eq!(ran.code, Some(4), "{ran:?}");
+    for says in [
+        "h1: cannot ",
+        "h2: this host is Linux aarch64 and the program is made for Linux x86_64",
+        "h3: REMOTE HOST IDENTIFICATION HAS CHANGED",
+        "h6: ssh: connect to host h6 port 22: ",
+    ] {
+        assert!(ran.stderr.contains(says), "no `{says}` in {}", ran.stderr);
+    }
+    assert!(
+        ran.stdout.ends_with("3 hosts up, 3 of them changed\n"),
+        "{ran:?}"
+    );
+    assert_eq!(cluster.hosts("up"), ["h4", "h5", "h7"]);
+}
+
+/// G4: what is told of a host without power, when and how.
+#[test]
+fn a_host_without_power_is_told_of_and_the_rest_answers_at_once() {
+    let cluster = Cluster::start(plan(3));
+    let _ = cluster.done(&["deploy", "h[1-3]"]);
+    cluster.fleet.host("h2").power_off();
+    let ran = cluster.run(&["exec", "--on", "h[1-3]", "-k", "--", "hostname"]);
+    assert_eq!(
+        (ran.code, ran.stdout.as_str()),
+        (Some(1), "h1: h1\nh3: h3\n"),
+        "{ran:?}"
+    );
+    assert!(ran.stderr.contains("h2: "), "{ran:?}");
+}
+
+/// G3, G10: an upgrade ends no task.
+#[test]
+fn an_upgrade_under_long_tasks_lets_them_end() {
+    let cluster = Cluster::start(plan(2));
+    let head = cluster.fleet.head();
+    let _ = cluster.done(&["deploy", "h[1-2]", "--slots", "16"]);
+    // Another version, as far as its content says.
+    let _ = head.sh("cp /usr/bin/fleetpool /root/newer && echo newer >>/root/newer");
+    let mut words = vec![
+        "map",
+        "-j16",
+        "--on",
+        "h1",
+        "-k",
+        "echo >>/tmp/started; until test -e /tmp/go; do sleep 0.1; done; echo {}",
+        ":::",
+    ];
+    let inputs: Vec<String> = (1..=16).map(|input| input.to_string()).collect();
+    words.extend(inputs.iter().map(String::as_str));
+    let map = start(head, &words);
+    let h1 = cluster.fleet.host("h1");
+    until("all run", || {
+        h1.sh("cat /tmp/started 2>/dev/null | wc -l") == "16\n"
+    });
+    let upgrade = start(head, &["upgrade", "h[1-2]", "--program", "/root/newer"]);
+    until("it drains", || cluster.hosts("cordoned") == ["h1"]);
+    let _ = h1.sh("touch /tmp/go");
+    let ran = Ran::from(map.wait_with_output().unwrap());
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(ran.stdout.lines().collect::<Vec<_>>(), inputs);
+    assert_eq!(h1.sh("cat /tmp/started | wc -l"), "16\n");
+    let ran = Ran::from(upgrade.wait_with_output().unwrap());
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(ran.stdout.ends_with("2 hosts: 2 upgraded\n"), "{ran:?}");
+    assert_eq!(cluster.hosts("up"), ["h1", "h2"]);
+    let said = cluster.done(&["upgrade", "h[1-2]", "--program", "/root/newer"]);
+    assert!(said.ends_with("2 hosts: 0 upgraded\n"), "{said}");
+}
+
+#[test]
+fn an_upgrade_that_does_not_come_up_goes_back_and_stops() {
+    let cluster = Cluster::start(plan(2));
+    let _ = cluster.done(&["deploy", "h[1-2]"]);
+    // It can say its version, and no more.
+    let _ = cluster.fleet.head().sh(
+        "printf '#!/bin/sh\\ntest \"$1\" = --version\\n' >/root/broken; chmod 755 /root/broken",
+    );
+    let ran = cluster.run(&["upgrade", "h[1-2]", "--program", "/root/broken"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(
+        ran.stderr.contains("h1: ") && ran.stderr.contains("is back"),
+        "{ran:?}"
+    );
+    assert!(
+        ran.stderr.contains("stopped: 1 host left as they are, h2"),
+        "{ran:?}"
+    );
+    assert_eq!(
+        cluster.done(&["exec", "--on", "*", "-k", "--", "hostname"]),
+        "h1: h1\nh2: h2\n"
+    );
+}
