@@ -10,11 +10,16 @@ use super::host::{
 use crate::{Action, Event, WorkerEnd};
 
 #[test]
-fn the_lease_is_renewed_three_times_in_its_length() {
+fn the_lease_is_renewed_three_times_in_its_length_and_more_often_early_in_a_session() {
     let mut host = Host::new(1);
     assert_eq!(renewals(&host.link_up()), [1]);
     host.renewed();
-    assert_eq!(renewals(&host.live(LEASE / 3)), [2]);
+    // After 1, 2, 4 and 8 s.
+    assert_eq!(renewals(&host.live(LEASE / 3)), [2, 3, 4, 5]);
+    for renewal in 5..8 {
+        host.say(ToAgent::Renewed { renewal });
+        assert_eq!(renewals(&host.live(LEASE / 3)), [renewal + 1]);
+    }
 }
 
 #[test]
@@ -79,7 +84,8 @@ fn keepers_know_of_a_lease_before_a_task_begins_under_it() {
     assert_eq!(actions.first().map(Action::name), Some("fence_at"));
     let renewed = host.live(LEASE / 3);
     assert_eq!(fences(&renewed), []);
-    let later = lease_and_grace + 1000 * LEASE.as_secs() / 3;
+    let later = lease_and_grace + 1000;
+    // Sent when the session was a second old.
     let actions = host.say(ToAgent::Renewed { renewal: 2 });
     assert_eq!(fences(&actions), [Some(later)]);
 }
