@@ -20,6 +20,8 @@ pub struct Options {
     pub cache_dir: Option<PathBuf>,
     /// Programs of this host that pools may name, vouched for by the caller.
     pub local_programs: Vec<(ContentHash, PathBuf)>,
+    /// The coordinator's address is the near end of a tunnel over ssh: what people are to see of how it is connected.
+    pub tunnelled: bool,
     /// Where the agent marks its life. Another agent of the same folder begins only when everything below this one
     /// is gone, however it ended.
     pub state_dir: Option<PathBuf>,
@@ -36,6 +38,7 @@ impl Options {
             spawner: spawner.into(),
             cache_dir: None,
             local_programs: Vec::new(),
+            tunnelled: false,
             state_dir: None,
         }
     }

@@ -165,7 +165,11 @@ impl Shell {
     }
 
     fn link_up(&mut self, session: Session, welcome: &Welcome) {
-        let registration = facts::registration_on(&self.facts, session.peer.carrier);
+        let carrier = match session.peer.carrier {
+            Carrier::Tcp if self.options.tunnelled => Carrier::Ssh,
+            carrier => carrier,
+        };
+        let registration = facts::registration_on(&self.facts, carrier);
         self.link = Some(Up {
             sender: session.sender,
             receiver: session.receiver,

@@ -97,6 +97,12 @@ impl Server {
         self.listener.addresses()
     }
 
+    /// Who may come in, and whom it has to reach.
+    #[must_use]
+    pub fn access(&self) -> Arc<Access> {
+        Arc::clone(&self.access)
+    }
+
     /// Reaches the coordinator inside.
     #[must_use]
     pub fn handle(&self) -> Handle {

@@ -5,6 +5,7 @@
 //! coordinator/  the coordinator's own identity and endpoint keys
 //! registry.json identities by public key
 //! tokens.json   join tokens, hashed
+//! tunnels.json  hosts that the coordinator keeps a tunnel to
 //! starts.json   how often the coordinator was started
 //! lock          held by the one coordinator that runs on this folder
 //! ```
@@ -23,7 +24,7 @@ use fleetpool_proto::Role;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    access::{Access, Record, Registry, StoreError, Tokens, io_error, load, save},
+    access::{Access, Record, Registry, StoreError, Tokens, Tunnels, io_error, load, save},
     shell::wall_s,
 };
 
@@ -114,6 +115,7 @@ impl State {
                 registry: Registry::open(dir)?,
                 tokens: Tokens::open(dir)?,
                 ca,
+                tunnels: Tunnels::open(dir)?,
             },
             lock,
         })

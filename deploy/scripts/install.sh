@@ -143,6 +143,18 @@ else
     take_program
     [ -n "$installed" ] || [ -n "$dry_run" ] || switch_to "$program"
 fi
+# A host that does not reach the coordinator by itself is reached from there: over ssh its caller says by which address.
+if ! "$lib/$program" agent --coordinator "$coordinator" --check 2>/dev/null && [ -x "$lib/$program" ]; then
+    if [ -n "${over_ssh-}" ]; then
+        word unreachable
+        IFS= read -r answer || fail "the connection broke"
+        case $answer in
+            'by '*) coordinator=${answer#by } labels="$labels --tunnelled" ;;
+        esac
+    else
+        word "note $coordinator cannot be reached from here by TCP"
+    fi
+fi
 arguments="--coordinator $coordinator --name $name${slots:+ --slots $slots}$labels"
 enrol
 if printf 'FLEETPOOL_AGENT_USER=%s\nFLEETPOOL_AGENT_ARGS=%s\n' "$run_as" "$arguments" | write "$conf/agent.conf" 644; then

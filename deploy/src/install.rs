@@ -84,6 +84,12 @@ pub trait Authority: Sync {
         request: &str,
         ended: bool,
     ) -> impl Future<Output = Result<String, String>> + Send;
+
+    /// The host does not reach the coordinator: by which address it does from now on, where there is one.
+    ///
+    /// # Errors
+    /// Why there is none.
+    fn unreachable(&self, to: &Destination) -> impl Future<Output = Result<String, String>> + Send;
 }
 
 /// Installs an agent at `to`, called by the destination's name, and starts it; or changes what of it is not as wanted. `anew`: its
@@ -178,6 +184,10 @@ impl Authority for Nobody {
     async fn certify(&self, _: &str, _: &str, _: bool) -> Result<String, String> {
         Err("nobody certifies keys now".to_owned())
     }
+
+    async fn unreachable(&self, _: &Destination) -> Result<String, String> {
+        Err("nobody makes tunnels now".to_owned())
+    }
 }
 
 async fn run(
@@ -188,7 +198,7 @@ async fn run(
 ) -> Result<Did, HostError> {
     patiently(to, || async {
         let mut talk = Conversation::open(to, script).await?;
-        match converse(&mut talk, to.name(), program, authority).await {
+        match converse(&mut talk, to, program, authority).await {
             Ok(did) => {
                 talk.close().await;
                 Ok(did)
@@ -202,7 +212,7 @@ async fn run(
 /// Gives the script what it asks for, until it is done.
 async fn converse(
     talk: &mut Conversation,
-    host: &str,
+    to: &Destination,
     program: &Program,
     authority: &impl Authority,
 ) -> Result<Did, Halt> {
@@ -215,7 +225,11 @@ async fn converse(
             "note" => did.notes.push(rest.to_owned()),
             "other" => did.other = Some(rest.to_owned()),
             "need" => talk.send(program).await?,
-            "csr" => certify(talk, host, rest == "ended", authority).await?,
+            "csr" => certify(talk, to.name(), rest == "ended", authority).await?,
+            "unreachable" => {
+                let by = authority.unreachable(to).await.map_err(refused)?;
+                talk.say(format!("by {by}\n").as_bytes()).await?;
+            }
             "done" => return Ok(did),
             _ => {}
         }

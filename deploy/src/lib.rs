@@ -11,9 +11,11 @@ mod install;
 mod program;
 mod ssh;
 mod start;
+mod tunnel;
 
 pub use conversation::{AgentEnd, HostError};
 pub use destination::{Destination, DestinationError};
 pub use install::{Authority, Did, Manner, Wanted, go_back, install, uninstall, upgrade};
 pub use program::Program;
 pub use start::{Agent, start_agent};
+pub use tunnel::tunnel;

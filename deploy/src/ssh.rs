@@ -18,7 +18,6 @@ const OPTIONS: &[&str] = &[
     "ServerAliveCountMax=3",
     "ConnectTimeout=10",
     // What the user's configuration wants of sessions that a person sits at.
-    "ClearAllForwardings=yes",
     "PermitLocalCommand=no",
     "RemoteCommand=none",
 ];
@@ -30,6 +29,17 @@ const LINES_MAX: usize = 3;
 
 /// `ssh` that runs `remote` there, with pipes on all sides.
 pub(crate) fn command(to: &Destination, remote: &str) -> Command {
+    with(to, &["-o", "ClearAllForwardings=yes"], remote)
+}
+
+/// The same, and forwards what comes there to here: `forward` is what `ssh -R` is told. Ends at once where it cannot.
+pub(crate) fn forwarding(to: &Destination, forward: &str, remote: &str) -> Command {
+    // A connection that others share would keep the port when this one is gone.
+    let own = ["-o", "ControlPath=none", "-o", "ExitOnForwardFailure=yes"];
+    with(to, &[&own[..], &["-R", forward]].concat(), remote)
+}
+
+fn with(to: &Destination, options: &[&str], remote: &str) -> Command {
     let mut words = std::env::var_os(SSH_ENV)
         .and_then(|named| named.into_string().ok())
         .map(|named| named.split_whitespace().map(OsString::from).collect())
@@ -41,6 +51,7 @@ pub(crate) fn command(to: &Destination, remote: &str) -> Command {
     for option in OPTIONS {
         command.args(["-o", option]);
     }
+    command.args(options);
     command.args(["--", to.target(), remote]);
     command
         .stdin(Stdio::piped())

@@ -58,6 +58,18 @@ pub enum Query {
         /// A PKCS #10 signing request in DER: proves possession of the key.
         csr: Bytes,
     },
+    /// A tunnel from the coordinator to a host that cannot reach it (admins).
+    TunnelAdd {
+        /// The host, as ssh is told it.
+        to: String,
+    },
+    /// No tunnel to it any more (admins).
+    TunnelRemove {
+        /// The host, as ssh is told it.
+        to: String,
+    },
+    /// The tunnels that are wanted, and how they fare (admins).
+    TunnelList,
     /// Who is in the registry (admins).
     IdentityList,
     /// Takes an identity out of the registry and closes its session (admins).
@@ -108,6 +120,8 @@ pub enum Answer {
     Tokens(Vec<TokenView>),
     /// Identities by id.
     Identities(Vec<IdentityView>),
+    /// Tunnels by host.
+    Tunnels(Vec<TunnelView>),
     /// It is done.
     Ok,
     /// It is not, and why.
@@ -241,4 +255,14 @@ pub struct IdentityView {
     pub connected: bool,
     /// Seconds until its certificate ends.
     pub expires_in_s: u64,
+}
+
+/// A tunnel.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TunnelView {
+    /// The host, as ssh is told it.
+    pub to: String,
+    /// `up`, or why it is not; empty while it is begun.
+    pub state: String,
 }

@@ -3,6 +3,7 @@
 use std::{
     io::Read as _,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use clap::Args;
@@ -11,7 +12,18 @@ use fleetpool_net::{Address, Identity, Token, join};
 use fleetpool_proto::{Role, limits::SLOTS_MAX};
 
 use super::token::label;
-use crate::{failure::Failure, target::ClusterArgs};
+use tokio::{
+    net::{TcpStream, UnixStream},
+    time::timeout,
+};
+
+use crate::{
+    failure::{Exit, Failure},
+    target::ClusterArgs,
+};
+
+/// How long `--check` waits for the coordinator's answer.
+const REACHED_TIME_MAX: Duration = Duration::from_secs(3);
 
 /// Started again as the agent's spawner; this name is right even when the file has been replaced.
 const PROGRAM: &str = "/proc/self/exe";
@@ -40,6 +52,12 @@ pub(crate) struct AgentArgs {
     /// File with a join token, `-` for stdin; needed the first time
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// The coordinator's address is the near end of a tunnel over ssh: `fleetpool hosts` shows it as connected by ssh
+    #[arg(long)]
+    tunnelled: bool,
+    /// Only see whether the coordinator can be reached by TCP: exit status 0 or 1
+    #[arg(long, conflicts_with = "stdio")]
+    check: bool,
     /// The host's name in the fleet [default: its hostname]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -57,6 +75,9 @@ pub(crate) async fn run(args: AgentArgs, cluster: &ClusterArgs) -> Result<(), Fa
         let served = fleetpool_agent::serve_stdio(options).await;
         return served.map_err(Failure::fleetpool);
     };
+    if args.check {
+        return check(address).await;
+    }
     let dir = cluster.agent_dir()?;
     let identity = match address {
         Address::Unix(_) => None,
@@ -83,6 +104,7 @@ impl AgentArgs {
         labels.sort();
         Options {
             labels,
+            tunnelled: self.tunnelled,
             ..Options::new(name, self.slots.unwrap_or_else(processors), PROGRAM)
         }
     }
@@ -110,6 +132,23 @@ impl AgentArgs {
         identity.save(dir).map_err(Failure::fleetpool)?;
         Ok(identity)
     }
+}
+
+/// Whether anybody listens there.
+async fn check(address: &Address) -> Result<(), Failure> {
+    let reached = match address {
+        Address::Unix(path) => UnixStream::connect(path).await.map(drop),
+        Address::Tcp(at) => timeout(REACHED_TIME_MAX, TcpStream::connect(at))
+            .await
+            .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()))
+            .map(drop),
+    };
+    reached.map_err(|error| {
+        Failure::new(
+            Exit::Failed(1),
+            format!("cannot reach {address} by TCP: {error}"),
+        )
+    })
 }
 
 fn read_token(file: &Path) -> Result<String, Failure> {

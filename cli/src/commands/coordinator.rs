@@ -1,11 +1,21 @@
 //! `fleetpool coordinator`: pools the slots of a fleet.
 
-use std::{path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use clap::Args;
-use fleetpool_coordinator::{ServeOptions, Server};
-use fleetpool_net::Address;
+use fleetpool_coordinator::{ServeOptions, Server, access::Access};
+use fleetpool_deploy::{Destination, tunnel};
+use fleetpool_net::{Address, DEFAULT_PORT};
 use fleetpool_proto::limits::LEASE;
+use tokio::{task::JoinHandle, time::sleep};
 
 use crate::{
     duration,
@@ -39,6 +49,9 @@ pub(crate) struct CoordinatorArgs {
     lost_after: Option<Duration>,
 }
 
+/// Between a tunnel's end and the next ssh; doubled while ssh does not get there.
+const TUNNEL_PAUSE: Duration = Duration::from_secs(1);
+const TUNNEL_PAUSE_MAX: Duration = Duration::from_secs(60);
 /// Shorter leases would end while a busy machine catches its breath.
 const LEASE_MIN: Duration = Duration::from_secs(1);
 
@@ -61,11 +74,79 @@ pub(crate) async fn run(args: CoordinatorArgs, cluster: &ClusterArgs) -> Result<
     for address in server.addresses() {
         say(&format!("the coordinator listens on {address}"));
     }
+    let keeping = tokio::spawn(keep_tunnels(server.access(), near_end(server.addresses())));
     let stop = async move {
         signals.next().await;
     };
     server.run(stop).await;
+    keeping.abort();
     Ok(())
+}
+
+/// Where tunnels lead: an address of this machine that the coordinator listens on.
+fn near_end(addresses: &[Address]) -> Option<String> {
+    let tcp = addresses.iter().find_map(|address| match address {
+        Address::Tcp(at) => Some(at),
+        Address::Unix(_) => None,
+    })?;
+    let (host, port) = tcp.rsplit_once(':')?;
+    Some(match host {
+        "[::]" | "0.0.0.0" => format!("127.0.0.1:{port}"),
+        host => format!("{host}:{port}"),
+    })
+}
+
+/// Keeps a tunnel to every host that one is wanted to.
+async fn keep_tunnels(access: Arc<Access>, near_end: Option<String>) {
+    let Some(near_end) = near_end else { return };
+    let mut wanted = access.tunnels.watch();
+    let mut kept: BTreeMap<String, AbortOnDrop> = BTreeMap::new();
+    loop {
+        let now = wanted.borrow_and_update().clone();
+        kept.retain(|to, _| now.contains(to));
+        for to in now {
+            kept.entry(to.clone()).or_insert_with(|| {
+                let keeping = keep_tunnel(Arc::clone(&access), to, near_end.clone());
+                AbortOnDrop(tokio::spawn(keeping))
+            });
+        }
+        if wanted.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+struct AbortOnDrop(JoinHandle<()>);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+/// Starts ssh again whenever it ends, later each time it has not got there.
+async fn keep_tunnel(access: Arc<Access>, to: String, near_end: String) {
+    let Ok(destination) = to.parse::<Destination>() else {
+        return access.tunnels.tell(&to, "it is no name for ssh");
+    };
+    let mut pause = TUNNEL_PAUSE;
+    loop {
+        let was_up = AtomicBool::new(false);
+        let ended = tunnel(&destination, DEFAULT_PORT, &near_end, || {
+            tracing::info!(to, "the tunnel is up");
+            was_up.store(true, Ordering::Relaxed);
+            access.tunnels.tell(&to, "up");
+        });
+        let why = ended.await.to_string();
+        tracing::warn!(to, why, "no tunnel");
+        access.tunnels.tell(&to, &why);
+        pause = if was_up.into_inner() {
+            TUNNEL_PAUSE
+        } else {
+            (pause * 2).min(TUNNEL_PAUSE_MAX)
+        };
+        sleep(pause).await;
+    }
 }
 
 fn lease(text: &str) -> Result<Duration, String> {

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use clap::Args;
 use fleetpool::cluster::Cluster;
 use fleetpool_deploy::{Authority, Destination, Did, Manner, Program, Wanted, install};
-use fleetpool_net::{Address, Identity, identity::csr_from_pem};
+use fleetpool_net::{Address, DEFAULT_PORT, Identity, identity::csr_from_pem};
 use fleetpool_proto::{
     Role,
     limits::SLOTS_MAX,
@@ -191,7 +191,22 @@ impl Work {
                 return Ok(());
             }
         }
-        heard(&self.cluster, to.name()).await.map(drop)
+        let Err(why) = heard(&self.cluster, to.name()).await else {
+            return Ok(());
+        };
+        match ask(&self.cluster, Query::TunnelList).await {
+            Ok(Answer::Tunnels(tunnels)) => {
+                let mut tunnels = tunnels.iter();
+                match tunnels.find(|tunnel| tunnel.to == to.target() && tunnel.state != "up") {
+                    Some(tunnel) => Err(format!(
+                        "it cannot reach the coordinator, and the coordinator's own ssh does not reach it: {}",
+                        tunnel.state
+                    )),
+                    None => Err(why),
+                }
+            }
+            _ => Err(why),
+        }
     }
 }
 
@@ -208,6 +223,20 @@ impl Authority for Work {
         let issued = certify(&self.cluster, host.to_owned(), Role::Agent, CERTIFIED, csr).await;
         Ok(issued.map_err(told)?.pem())
     }
+
+    async fn unreachable(&self, to: &Destination) -> Result<String, String> {
+        if !self.manner.dry_run {
+            let to = to.target().to_owned();
+            let asked = ask(&self.cluster, Query::TunnelAdd { to }).await;
+            asked.map_err(|failure| failure.message)?;
+        }
+        Ok(far_end())
+    }
+}
+
+/// Where the far end of a tunnel is, on each host.
+fn far_end() -> String {
+    format!("127.0.0.1:{DEFAULT_PORT}")
 }
 
 /// What is said of a host.

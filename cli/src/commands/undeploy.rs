@@ -48,6 +48,13 @@ pub(crate) async fn run(args: UndeployArgs, cluster: &ClusterArgs) -> Result<Exi
                 format!("{error}; `fleetpool identity revoke {id}` takes it out of the fleet in any case")
             })?;
             let mut line: Line = line(did);
+            if !manner.dry_run {
+                let to = host.target().to_owned();
+                let query = Query::TunnelRemove { to };
+                ask(&cluster, query)
+                    .await
+                    .map_err(|failure| failure.message)?;
+            }
             if known.contains(&id) && !manner.dry_run {
                 // All that it ran ended with it, unless it was not there.
                 let ended = line.changed;

@@ -4,6 +4,7 @@ mod gate;
 mod registry;
 mod store;
 mod tokens;
+mod tunnels;
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -18,6 +19,7 @@ pub use registry::{NotInvited, Record, Registry};
 pub use store::StoreError;
 pub(crate) use store::{io_error, load, save};
 pub use tokens::{Invitation, TOKEN_TTL_MAX, TOKENS_MAX, TokenError, Tokens};
+pub use tunnels::{TUNNELS_MAX, Tunnels};
 
 /// Everything that decides who may come in.
 #[derive(Debug)]
@@ -28,6 +30,8 @@ pub struct Access {
     pub tokens: Tokens,
     /// Who certifies them.
     pub ca: ClusterCa,
+    /// Whom the coordinator has to reach, since they cannot reach it.
+    pub tunnels: Tunnels,
 }
 
 impl Access {
@@ -55,6 +59,13 @@ impl Access {
                 ttl_s,
                 csr,
             } => self.issue_identity(role, &id, &csr, ttl_s, now_s),
+            Query::TunnelAdd { to } => self.add_tunnel(&to),
+            Query::TunnelRemove { to } => match self.tunnels.remove(&to) {
+                // Whether there was one or not, there is none now.
+                Ok(_) => Answer::Ok,
+                Err(error) => refused(error.to_string()),
+            },
+            Query::TunnelList => Answer::Tunnels(self.tunnels.list()),
             Query::IdentityList => Answer::Identities(self.identities(connected, now_s)),
             Query::IdentityRevoke { id, .. } => match self.registry.revoke(&id) {
                 Ok(true) => Answer::Ok,
@@ -68,6 +79,18 @@ impl Access {
             | Query::Status
             | Query::CancelJob { .. }
             | Query::Cordon { .. } => refused("this is not about tokens and identities".to_owned()),
+        }
+    }
+
+    fn add_tunnel(&self, to: &str) -> Answer {
+        if self.tunnels.is_full() {
+            return refused(format!(
+                "there are {TUNNELS_MAX} tunnels already, and no more are kept: let hosts reach the coordinator by themselves"
+            ));
+        }
+        match self.tunnels.add(to) {
+            Ok(_) => Answer::Ok,
+            Err(error) => refused(error.to_string()),
         }
     }
 

@@ -37,6 +37,9 @@ impl Owner {
                 | Query::TokenList
                 | Query::TokenRevoke { .. }
                 | Query::IdentityIssue { .. }
+                | Query::TunnelAdd { .. }
+                | Query::TunnelRemove { .. }
+                | Query::TunnelList
                 | Query::IdentityList
                 | Query::IdentityRevoke { .. } => return self.ask_access(client, question, query),
             },
@@ -161,6 +164,9 @@ fn act(query: &Query) -> &'static str {
         Query::TokenList => "list join tokens",
         Query::TokenRevoke { .. } => "revoke join tokens",
         Query::IdentityIssue { .. } => "issue identities",
+        Query::TunnelAdd { .. } => "add tunnels",
+        Query::TunnelRemove { .. } => "remove tunnels",
+        Query::TunnelList => "list tunnels",
         Query::IdentityList => "list identities",
         Query::IdentityRevoke { .. } => "revoke identities",
     }
@@ -203,6 +209,9 @@ mod tests {
                 },
                 false,
             ),
+            (Query::TunnelAdd { to: id.clone() }, false),
+            (Query::TunnelRemove { to: id.clone() }, false),
+            (Query::TunnelList, false),
             (Query::IdentityList, false),
             (Query::IdentityRevoke { id, ended: false }, false),
         ];

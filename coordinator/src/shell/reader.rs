@@ -211,9 +211,12 @@ impl Proven {
         labels.retain(|(key, _)| self.labels.iter().all(|(bound, _)| bound != key));
         labels.extend(self.labels);
         labels.sort();
+        // What is a tunnel over ssh to the agent is a connection from this very machine here.
+        let tunnelled = self.carrier == "tcp" && said.carrier == "ssh";
+        let carrier = if tunnelled { "ssh" } else { self.carrier };
         Registration {
             name: self.name,
-            carrier: self.carrier.to_owned(),
+            carrier: carrier.to_owned(),
             labels,
             ..said
         }

@@ -71,6 +71,9 @@ fn every_question_is_for_everybody_or_for_admins() {
             | Query::TokenList
             | Query::TokenRevoke { .. }
             | Query::IdentityIssue { .. }
+            | Query::TunnelAdd { .. }
+            | Query::TunnelRemove { .. }
+            | Query::TunnelList
             | Query::IdentityList
             | Query::IdentityRevoke { .. } => true,
         };

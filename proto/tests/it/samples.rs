@@ -10,7 +10,7 @@ use fleetpool_proto::{
     },
     pool::{ContentHash, Initializer, PoolOptions, Retries, Runtime, Spec},
     version::{Hello, HelloReply, Welcome},
-    view::{Answer, HostView, IdentityView, JobView, Query, StatusView, TokenView},
+    view::{Answer, HostView, IdentityView, JobView, Query, StatusView, TokenView, TunnelView},
     worker::{DoneRow, FromWorker, RunRow, ToWorker},
 };
 
@@ -404,8 +404,15 @@ pub(crate) fn queries() -> Vec<Query> {
             id: "web-1".to_owned(),
             ended: true,
         },
+        Query::TunnelAdd {
+            to: "ada@web-1".to_owned(),
+        },
+        Query::TunnelRemove {
+            to: "ada@web-1".to_owned(),
+        },
+        Query::TunnelList,
     ];
-    covers!(samples, Query: Hosts Jobs Status CancelJob Cordon TokenCreate TokenList TokenRevoke IdentityIssue IdentityList IdentityRevoke);
+    covers!(samples, Query: Hosts Jobs Status CancelJob Cordon TokenCreate TokenList TokenRevoke IdentityIssue IdentityList IdentityRevoke TunnelAdd TunnelRemove TunnelList);
     samples
 }
 
@@ -477,12 +484,16 @@ fn answers() -> Vec<Answer> {
             connected: true,
             expires_in_s: 86_400,
         }]),
+        Answer::Tunnels(vec![TunnelView {
+            to: "ada@web-1".to_owned(),
+            state: "up".to_owned(),
+        }]),
         Answer::Ok,
         Answer::Refused {
             reason: "only admins".to_owned(),
         },
     ];
-    covers!(samples, Answer: Hosts Jobs Status Token Identity Tokens Identities Ok Refused);
+    covers!(samples, Answer: Hosts Jobs Status Token Identity Tokens Identities Tunnels Ok Refused);
     samples
 }
 

@@ -1,64 +1,11 @@
 //! Agents that stay: installed, upgraded and removed over ssh.
 
-use std::{collections::BTreeMap, process::Child};
+use fleetpool_test_fleet::Host;
 
-use fleetpool_test_fleet::{Fleet, Host, Plan};
-
-use crate::support::{Ran, plan, run, start, until};
-
-/// A fleet whose head has a coordinator, and an environment that names it.
-struct Cluster {
-    fleet: Fleet,
-    coordinator: Child,
-}
-
-impl Cluster {
-    fn start(plan: Plan) -> Self {
-        let fleet = plan.start().unwrap();
-        let head = fleet.head();
-        let _ = head.sh("mkdir -p .config/fleetpool && echo 'cluster = \"head:7700\"' >.config/fleetpool/config.toml && fleetpool init");
-        let coordinator = start(head, &["coordinator", "--lease", "5s"]);
-        until("the coordinator listens", || {
-            run(head, &["status"]).code == Some(0)
-        });
-        Self { fleet, coordinator }
-    }
-
-    fn run(&self, words: &[&str]) -> Ran {
-        run(self.fleet.head(), words)
-    }
-
-    /// Runs it, and it succeeds.
-    #[track_caller]
-    fn done(&self, words: &[&str]) -> String {
-        let ran = self.run(words);
-        assert_eq!(ran.code, Some(0), "{words:?}: {ran:?}");
-        ran.stdout
-    }
-
-    /// Not a file has changed on any host.
-    #[track_caller]
-    fn is_as(&self, before: &BTreeMap<String, Vec<String>>) {
-        assert_eq!(self.fleet.changes_since(before), Vec::<String>::new());
-    }
-
-    /// Names of the hosts in this state.
-    fn hosts(&self, state: &str) -> Vec<String> {
-        let said = self.done(&["hosts", "--json"]);
-        let hosts: Vec<serde_json::Value> = serde_json::from_str(&said).unwrap();
-        let named = hosts.iter().filter(|host| host["state"] == state);
-        named
-            .map(|host| host["name"].as_str().unwrap().to_owned())
-            .collect()
-    }
-}
-
-impl Drop for Cluster {
-    fn drop(&mut self) {
-        let _ = self.coordinator.kill();
-        let _ = self.coordinator.wait();
-    }
-}
+use crate::{
+    cluster::Cluster,
+    support::{Ran, plan, start, until},
+};
 
 /// Not even what ssh has left running.
 fn nothing_runs_on(host: Host<'_>) -> bool {
