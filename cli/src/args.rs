@@ -35,6 +35,8 @@ pub(crate) struct Cli {
 pub(crate) enum Verb {
     Map(Box<commands::map::MapArgs>),
     Exec(Box<commands::exec::ExecArgs>),
+    Put(commands::put::PutArgs),
+    Get(commands::get::GetArgs),
     Run(commands::run::RunArgs),
     Hosts(commands::hosts::HostsArgs),
     Jobs(commands::jobs::JobsArgs),

@@ -5,6 +5,7 @@
 //! never write to stdout what no task has printed, unless it was asked a question.
 #![forbid(unsafe_code)]
 
+mod archive;
 mod args;
 mod commands;
 mod duration;
@@ -30,6 +31,7 @@ use crate::{
 fn main() -> ExitCode {
     // Before anything else, and before there is any thread: this process may be meant to be an agent's spawner.
     fleetpool_agent::run_if_asked();
+    archive::run_if_asked();
     let exit = match start(Cli::parse()) {
         Ok(exit) => exit,
         Err(failure) => {

@@ -149,7 +149,8 @@ pub struct Spec {
     pub function: String,
     /// Python: the pickled function, where it is small.
     pub code: Bytes,
-    /// Python: the pickled function, where it is large. Agents that lack it ask for it.
+    /// Python: the pickled function, where it is large. Commands: their standard input, where it is large. Agents that lack it ask for
+    /// it.
     pub content: Option<ContentHash>,
     /// Python: the one version (major, minor) that can read the function, where it was pickled by value.
     pub python: Option<(u8, u8)>,

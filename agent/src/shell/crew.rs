@@ -57,13 +57,17 @@ impl Shell {
         let Some(pool) = tasks.first().map(|task| task.attempt.task.pool) else {
             return;
         };
+        let runtime = self.core.pool_options(pool).map(|options| &options.runtime);
         let worker = self.workers.get_mut(&slot);
         if let Some(worker) = worker.filter(|worker| worker.generation == generation) {
             worker.run(tasks, |spec| {
                 let mut spec = self.core.spec(pool, spec).cloned()?;
                 // The core runs nothing of the pool before it is here.
-                if let Some(code) = spec.content.and_then(|hash| self.store.blob(hash)) {
-                    spec.code = code.clone();
+                if let Some(content) = spec.content.and_then(|hash| self.store.blob(hash)) {
+                    match runtime {
+                        Some(Runtime::Command) => spec.stdin = content.clone(),
+                        _ => spec.code = content.clone(),
+                    }
                 }
                 Some(spec)
             });

@@ -1,16 +1,17 @@
 //! `fleetpool exec`: a command once on every selected host.
 
-mod place;
+pub(super) mod place;
 
 use std::{
     ffi::OsString,
     io::{self, Read as _},
     os::fd::AsFd as _,
+    path::PathBuf,
     time::Duration,
 };
 
 use clap::Args;
-use fleetpool_proto::pool::{PoolOptions, Retries};
+use fleetpool_proto::pool::{ContentHash, PoolOptions, Retries, Spec};
 use nix::sys::stat::{SFlag, fstat};
 
 use place::Place;
@@ -22,8 +23,9 @@ use super::{
 use crate::{
     failure::{Exit, Failure, say},
     halt::{Halt, How, Limit, What},
+    joblog::Past,
     output::{Gather, GatherOptions, Style, TagStyle, table},
-    run::{self, Explain, Gate, Hosts, Job},
+    run::{self, Explain, Gate, Hosts, Job, Recorder},
     target::ClusterArgs,
     template::{Syntax, Template},
 };
@@ -55,30 +57,14 @@ Examples:
 #[derive(Args, Debug)]
 #[command(after_help = HELP)]
 pub(crate) struct ExecArgs {
-    /// Which hosts: of the cluster's, or of those that --hosts names
-    #[arg(long, value_name = "SEL")]
-    on: Option<String>,
+    #[command(flatten)]
+    pub(super) hosts: HostArgs,
     /// Show hosts that printed the same and ended the same as one
     #[arg(short = 'b', long, conflicts_with_all = ["json", "line_buffer"], help_heading = "Output")]
     gather: bool,
     /// Of hosts that printed something else than most, show the difference (implies --gather)
     #[arg(long, conflicts_with_all = ["json", "line_buffer"], help_heading = "Output")]
     diff: bool,
-    /// At most N hosts at once [default: all]
-    #[arg(short, long, value_name = "N", value_parser = tasks::jobs, help_heading = "Running")]
-    jobs: Option<u32>,
-    /// Go in waves of N hosts; the next begins when all of the last have ended
-    #[arg(long, value_name = "N|N%", help_heading = "Running")]
-    batch: Option<Limit>,
-    /// Begin with a wave of N hosts
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Running")]
-    canary: Option<u64>,
-    /// Start no more hosts when more than N have failed [default: 0 with --batch or --canary]
-    #[arg(long, value_name = "N|N%", value_parser = max_fail, conflicts_with = "halt", help_heading = "Running")]
-    max_fail: Option<MaxFail>,
-    /// Do not ask, however many hosts there are
-    #[arg(short, long, help_heading = "Running")]
-    yes: bool,
     /// Send nothing to the command's standard input
     #[arg(short = 'n', long, help_heading = "Running")]
     no_stdin: bool,
@@ -90,6 +76,29 @@ pub(crate) struct ExecArgs {
     /// The command
     #[arg(value_name = "CMD", required = true, trailing_var_arg = true)]
     words: Vec<OsString>,
+}
+
+/// Which hosts, and in which order.
+#[derive(Args, Debug)]
+pub(crate) struct HostArgs {
+    /// Which hosts: of the cluster's, or of those that --hosts names
+    #[arg(long, value_name = "SEL")]
+    pub(super) on: Option<String>,
+    /// At most N hosts at once [default: all]
+    #[arg(short, long, value_name = "N", value_parser = tasks::jobs, help_heading = "Running")]
+    pub(super) jobs: Option<u32>,
+    /// Go in waves of N hosts; the next begins when all of the last have ended
+    #[arg(long, value_name = "N|N%", help_heading = "Running")]
+    batch: Option<Limit>,
+    /// Begin with a wave of N hosts
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..), help_heading = "Running")]
+    canary: Option<u64>,
+    /// Start no more hosts when more than N have failed [default: 0 with --batch or --canary]
+    #[arg(long, value_name = "N|N%", value_parser = max_fail, help_heading = "Running")]
+    max_fail: Option<MaxFail>,
+    /// Do not ask, however many hosts there are
+    #[arg(short, long, help_heading = "Running")]
+    pub(super) yes: bool,
 }
 
 /// Hosts that may fail before no more are started.
@@ -106,47 +115,93 @@ enum MaxFail {
 pub(crate) async fn run(args: ExecArgs, cluster: &ClusterArgs) -> Result<Exit, Failure> {
     let template =
         Template::parse(&args.words, args.shell, &Syntax::Host).map_err(Failure::usage)?;
-    let place = Place::find(args.on.as_deref(), cluster).await?;
+    if args.hosts.max_fail.is_some() && args.tasks.halt != Halt::Never {
+        return Err(Failure::usage(
+            "--max-fail and --halt both say when to stop: give one of them",
+        ));
+    }
+    let place = Place::find(args.hosts.on.as_deref(), cluster).await?;
     let names = place.names();
     if args.tasks.dry_run {
         return dry_run(&template, &names);
     }
-    confirm("run on", &names, args.yes)?;
+    confirm("run on", &names, args.hosts.yes)?;
     let total = names.len() as u64;
     let stdin = args.stdin().await?;
     let past = args.tasks.past()?;
-    let recorder = args.tasks.recorder(past.as_ref(), args.habits())?;
-    let spec = args.tasks.spec(stdin)?;
-    let (cluster, inputs, farewell) = place.begin(template).await?;
-    let job = Job {
-        cluster,
-        pool: PoolOptions {
-            name: tasks::name(&args.words),
-            slots: args.jobs,
-            retries: Retries {
-                host_lost: 0,
-                ..args.tasks.retries()
-            },
-            // Whoever sits there is to hear of a host that is down while it is known.
-            waits_for_lost: false,
-            ..PoolOptions::default()
-        },
-        spec,
-        inputs,
-        total: Some(total),
+    let errand = Errand {
+        recorder: args.tasks.recorder(past.as_ref(), args.habits())?,
+        name: tasks::name(&args.words),
+        template,
+        spec: args.tasks.spec(stdin)?,
+        offer: None,
+        retries: args.tasks.retries(),
         past,
-        gate: args.gate(total),
-        halt: args.halt(total),
+        gate: args.hosts.gate(&args.tasks.halt, total),
+        halt: args.hosts.halt(args.tasks.halt, total),
         deadline: args.tasks.deadline,
-        hosts: farewell.as_ref().map_or(Hosts::Standing, |_| Hosts::Coming),
         progress: args.tasks.shows_progress(),
-        recorder,
     };
-    let ended = run::run(job).await;
-    if let Some(farewell) = farewell {
-        farewell.wait().await;
+    errand.run(place, args.hosts.jobs).await
+}
+
+/// Something to be done once on every host.
+pub(super) struct Errand {
+    pub(super) name: String,
+    pub(super) template: Template,
+    pub(super) spec: Spec,
+    /// A file that agents may ask for.
+    pub(super) offer: Option<(ContentHash, PathBuf)>,
+    pub(super) retries: Retries,
+    pub(super) past: Option<Past>,
+    pub(super) gate: Gate,
+    pub(super) halt: Halt,
+    pub(super) deadline: Option<Duration>,
+    pub(super) progress: bool,
+    pub(super) recorder: Recorder,
+}
+
+impl Errand {
+    /// Runs it to its end everywhere.
+    ///
+    /// # Errors
+    /// When fleetpool itself fails.
+    pub(super) async fn run(self, place: Place, jobs: Option<u32>) -> Result<Exit, Failure> {
+        let total = place.names().len() as u64;
+        let (cluster, inputs, farewell) = place.begin(self.template).await?;
+        if let Some((hash, path)) = self.offer {
+            cluster.offer(hash, path);
+        }
+        let job = Job {
+            cluster,
+            pool: PoolOptions {
+                name: self.name,
+                slots: jobs,
+                retries: Retries {
+                    host_lost: 0,
+                    ..self.retries
+                },
+                // Whoever sits there is to hear of a host that is down while it is known.
+                waits_for_lost: false,
+                ..PoolOptions::default()
+            },
+            spec: self.spec,
+            inputs,
+            total: Some(total),
+            past: self.past,
+            gate: self.gate,
+            halt: self.halt,
+            deadline: self.deadline,
+            hosts: farewell.as_ref().map_or(Hosts::Standing, |_| Hosts::Coming),
+            progress: self.progress,
+            recorder: self.recorder,
+        };
+        let ended = run::run(job).await;
+        if let Some(farewell) = farewell {
+            farewell.wait().await;
+        }
+        ended
     }
-    ended
 }
 
 fn dry_run(template: &Template, names: &[&str]) -> Result<Exit, Failure> {
@@ -155,6 +210,42 @@ fn dry_run(template: &Template, names: &[&str]) -> Result<Exit, Failure> {
         table::print_bytes(&[name.as_bytes(), b": ", &text].concat())?;
     }
     Ok(Exit::Success)
+}
+
+impl HostArgs {
+    /// In waves, or as the limit of the run lets.
+    pub(super) fn gate(&self, halt: &Halt, total: u64) -> Gate {
+        if self.batch.is_none() && self.canary.is_none() {
+            return if halt.allows_ahead() {
+                Gate::Open
+            } else {
+                Gate::Slots
+            };
+        }
+        let size = match self.batch {
+            None => u64::MAX,
+            Some(Limit::Count(count)) => count,
+            Some(Limit::Percent(percent)) => share(total, percent).max(1),
+        };
+        Gate::waves(total, self.canary.unwrap_or(0), size)
+    }
+
+    /// When too many have failed.
+    pub(super) fn halt(&self, given: Halt, total: u64) -> Halt {
+        let in_waves = self.batch.is_some() || self.canary.is_some();
+        let allowed = match self.max_fail {
+            _ if given != Halt::Never => return given,
+            Some(MaxFail::Count(count)) => count,
+            Some(MaxFail::Percent(percent)) => share(total, percent),
+            None if in_waves => 0,
+            None => return Halt::Never,
+        };
+        Halt::After {
+            how: How::Soon,
+            what: What::Fail,
+            limit: Limit::Count(allowed.saturating_add(1)),
+        }
+    }
 }
 
 impl ExecArgs {
@@ -170,38 +261,6 @@ impl ExecArgs {
                 Explain::Failures
             },
             style: gathers.then(gather),
-        }
-    }
-
-    fn gate(&self, total: u64) -> Gate {
-        if self.batch.is_none() && self.canary.is_none() {
-            return if self.tasks.halt.allows_ahead() {
-                Gate::Open
-            } else {
-                Gate::Slots
-            };
-        }
-        let size = match self.batch {
-            None => u64::MAX,
-            Some(Limit::Count(count)) => count,
-            Some(Limit::Percent(percent)) => share(total, percent).max(1),
-        };
-        Gate::waves(total, self.canary.unwrap_or(0), size)
-    }
-
-    fn halt(&self, total: u64) -> Halt {
-        let in_waves = self.batch.is_some() || self.canary.is_some();
-        let allowed = match self.max_fail {
-            _ if self.tasks.halt != Halt::Never => return self.tasks.halt,
-            Some(MaxFail::Count(count)) => count,
-            Some(MaxFail::Percent(percent)) => share(total, percent),
-            None if in_waves => 0,
-            None => return Halt::Never,
-        };
-        Halt::After {
-            how: How::Soon,
-            what: What::Fail,
-            limit: Limit::Count(allowed.saturating_add(1)),
         }
     }
 
@@ -295,13 +354,13 @@ mod tests {
     fn waves_and_failures_allowed() {
         let check = |line: &str, gate: Gate, limit: Option<u64>| {
             let args = args(line);
-            assert_eq!(args.gate(10), gate, "{line}");
+            assert_eq!(args.hosts.gate(&args.tasks.halt, 10), gate, "{line}");
             let expect = limit.map_or(Halt::Never, |limit| Halt::After {
                 how: How::Soon,
                 what: What::Fail,
                 limit: Limit::Count(limit),
             });
-            assert_eq!(args.halt(10), expect, "{line}");
+            assert_eq!(args.hosts.halt(args.tasks.halt, 10), expect, "{line}");
         };
         check("", Gate::Open, None);
         check("--canary 1", Gate::Waves(vec![1, 10]), Some(1));

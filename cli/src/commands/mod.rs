@@ -8,11 +8,13 @@ pub(crate) mod cordon;
 pub(crate) mod deploy;
 pub(crate) mod drain;
 pub(crate) mod exec;
+pub(crate) mod get;
 pub(crate) mod hosts;
 pub(crate) mod identity;
 pub(crate) mod init;
 pub(crate) mod jobs;
 pub(crate) mod map;
+pub(crate) mod put;
 mod rollout;
 pub(crate) mod run;
 pub(crate) mod status;
@@ -40,6 +42,8 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
     match cli.verb {
         Verb::Map(args) => map::run(*args, &cluster).await,
         Verb::Exec(args) => exec::run(*args, &cluster).await,
+        Verb::Put(args) => put::run(args, &cluster).await,
+        Verb::Get(args) => get::run(args, &cluster).await,
         Verb::Run(args) => run::run(&args, &cluster).map(|never| match never {}),
         Verb::Hosts(args) => hosts::run(args, &cluster).await,
         Verb::Jobs(args) => jobs::run(args, &cluster).await.map(done),

@@ -1,6 +1,7 @@
 //! `--results`: what each task printed, kept in files. A folder gets GNU parallel's tree, written as output comes;
 //! `FILE.json` a line a task with the fields of `--json`; `FILE.csv` the same fields as columns.
 
+mod archives;
 mod tree;
 
 use std::{
@@ -16,6 +17,7 @@ use crate::{
     run::ended::{Ended, Task},
 };
 
+use archives::Archives;
 use tree::Tree;
 
 /// A result that could not be kept.
@@ -38,6 +40,7 @@ enum Form {
     Tree(Tree),
     Json(File),
     Csv(Box<csv::Writer<File>>),
+    Archives(Archives),
 }
 
 impl Results {
@@ -61,9 +64,29 @@ impl Results {
         })
     }
 
+    /// What hosts pack goes to a folder below `dest` for each.
+    ///
+    /// # Errors
+    /// When it cannot be made.
+    pub(crate) fn archives(dest: &Path) -> Result<Self, ResultsError> {
+        let path = dest.to_owned();
+        match Archives::open(dest) {
+            Ok(archives) => Ok(Self {
+                path,
+                form: Form::Archives(archives),
+            }),
+            Err(source) => Err(ResultsError { path, source }),
+        }
+    }
+
+    /// Whether what comes by that stream is for nobody else.
+    pub(crate) fn keeps_alone(&self, stream: Stream) -> bool {
+        matches!(self.form, Form::Archives(_)) && stream == Stream::Stdout
+    }
+
     /// Whether [`Self::ended`] wants all that a task printed.
     pub(crate) fn wants_output(&self) -> bool {
-        !matches!(self.form, Form::Tree(_))
+        matches!(self.form, Form::Json(_) | Form::Csv(_))
     }
 
     /// Keeps what a task printed; `anew` drops what an earlier try of it has printed.
@@ -77,12 +100,12 @@ impl Results {
         bytes: &[u8],
         anew: bool,
     ) -> Result<(), ResultsError> {
-        match &self.form {
-            Form::Tree(tree) => tree
-                .output(task, stream, bytes, anew)
-                .map_err(|source| self.error(source)),
-            Form::Json(_) | Form::Csv(_) => Ok(()),
-        }
+        let written = match &mut self.form {
+            Form::Tree(tree) => tree.output(task, stream, bytes, anew),
+            Form::Archives(archives) if stream == Stream::Stdout => archives.output(task, bytes),
+            Form::Archives(_) | Form::Json(_) | Form::Csv(_) => Ok(()),
+        };
+        written.map_err(|source| self.error(source))
     }
 
     /// Keeps how a task ended, and whether it has printed anything.
@@ -97,6 +120,7 @@ impl Results {
     ) -> Result<(), ResultsError> {
         let written = match (&mut self.form, record) {
             (Form::Tree(tree), _) => tree.ended(&ended.task, printed),
+            (Form::Archives(archives), _) => archives.ended(ended),
             (Form::Json(file), Some(record)) => file.write_all(&record.json_line()),
             (Form::Csv(writer), Some(record)) => writer
                 .serialize(record)

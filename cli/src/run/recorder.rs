@@ -86,6 +86,12 @@ impl Recorder {
         stream: Stream,
         bytes: &[u8],
     ) -> Result<(), Failure> {
+        if let Some(results) = &mut self.results
+            && results.keeps_alone(stream)
+        {
+            let kept = results.output(task, stream, bytes, false);
+            return kept.map_err(Failure::fleetpool);
+        }
         let anew = self
             .printer
             .output(task, host, attempt, stream, bytes)

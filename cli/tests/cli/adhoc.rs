@@ -274,3 +274,45 @@ fn a_host_whose_connection_breaks_is_looked_for_again_and_its_task_begun_anew() 
     );
     assert!(ran.stderr.contains("web1 is away: "), "{ran:?}");
 }
+
+#[test]
+fn files_and_folders_go_to_hosts_and_come_back() {
+    let site = Site::new();
+    let here = site.path("here");
+    fs::create_dir_all(here.join("conf/sub")).unwrap();
+    // Bytes that no line of text has, and no newline at the end.
+    let bytes: Vec<u8> = (0..300_000_u32)
+        .map(|number| (number % 251) as u8)
+        .collect();
+    fs::write(here.join("conf/data"), &bytes).unwrap();
+    fs::write(here.join("conf/sub/text"), "a\nb").unwrap();
+    let conf = here.join("conf").display().to_string();
+    let ran = site.run(&["put", &conf, "--hosts", "web[1-2]", "conf-{host}"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(ran.stderr, "fleetpool: copied to 2 hosts\n");
+    assert_eq!(fs::read(site.path("web2/conf-web2/data")).unwrap(), bytes);
+    assert_eq!(
+        fs::read(site.path("web1/conf-web1/sub/text")).unwrap(),
+        b"a\nb"
+    );
+
+    let back = site.path("back").display().to_string();
+    let ran = site.run(&["get", "--hosts", "web[1-2],no1", "conf-{host}", &back]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("no1: not started: ssh: "), "{ran:?}");
+    assert_eq!(
+        fs::read(site.path("back/web2/conf-web2/data")).unwrap(),
+        bytes
+    );
+    let names = |folder: &str| fs::read_dir(site.path(folder)).unwrap().count();
+    assert_eq!((names("back"), names("back/web1")), (2, 1));
+
+    let ran = site.run(&["get", "--hosts", "web1", "no-such", &back]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("no-such: No such file"), "{ran:?}");
+    let ran = site.run(&["put", &conf, "--hosts", "web1", "no/such/place"]);
+    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert!(ran.stderr.contains("there is no folder "), "{ran:?}");
+    site.run(&["put", "/no/such", "--hosts", "web1", "x"])
+        .refuses(2, &["/no/such: No such file"]);
+}

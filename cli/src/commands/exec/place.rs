@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Where a command is to run.
-pub(super) enum Place {
+pub(crate) enum Place {
     /// On hosts of a cluster.
     Known(Cluster, Vec<HostView>),
     /// On hosts that are to be logged in to.
@@ -31,7 +31,7 @@ impl Place {
     ///
     /// # Errors
     /// When none is named, or none matches, or there is no cluster to ask.
-    pub(super) async fn find(on: Option<&str>, cluster: &ClusterArgs) -> Result<Self, Failure> {
+    pub(crate) async fn find(on: Option<&str>, cluster: &ClusterArgs) -> Result<Self, Failure> {
         let selector = On::read(on.unwrap_or_default().to_owned())?;
         let target = cluster.target()?.only(&selector)?;
         if !target.hosts.is_empty() {
@@ -48,7 +48,7 @@ impl Place {
     }
 
     /// The hosts' names, in the order of their tasks.
-    pub(super) fn names(&self) -> Vec<&str> {
+    pub(crate) fn names(&self) -> Vec<&str> {
         match self {
             Self::Known(_, hosts) => hosts.iter().map(|host| host.name.as_str()).collect(),
             Self::Coming(target) => target.hosts.iter().map(Destination::name).collect(),
@@ -59,7 +59,7 @@ impl Place {
     ///
     /// # Errors
     /// When it cannot be made.
-    pub(super) async fn begin(
+    pub(crate) async fn begin(
         self,
         template: Template,
     ) -> Result<(Cluster, Inputs, Option<Farewell>), Failure> {
