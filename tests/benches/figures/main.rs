@@ -9,6 +9,7 @@ mod commands;
 mod core;
 mod delay;
 mod floor;
+mod hosts;
 mod measure;
 mod native;
 mod pools;
@@ -35,6 +36,7 @@ const CASES: &[(&str, &str)] = &[
     ("g", "agents far away"),
     ("h", "tasks of very different lengths"),
     ("i", "start"),
+    ("hosts", "many hosts over ssh"),
     ("floor", "what the machine does without any of our code"),
 ];
 
@@ -78,6 +80,7 @@ fn run_case(case: &str) -> Vec<Line> {
         "g" => pools::far_away(),
         "h" => pools::heavy_tail(),
         "i" => pools::start(),
+        "hosts" => hosts::case(&built("fleetpool")),
         "floor" => floor_lines(),
         _ => vec![Line::left_out(case, "no such case")],
     }
