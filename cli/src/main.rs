@@ -13,6 +13,7 @@ mod failure;
 mod halt;
 mod input;
 mod joblog;
+mod other_user;
 mod output;
 mod results;
 mod run;
@@ -32,6 +33,7 @@ fn main() -> ExitCode {
     // Before anything else, and before there is any thread: this process may be meant to be an agent's spawner.
     fleetpool_agent::run_if_asked();
     archive::run_if_asked();
+    other_user::run_if_asked();
     let exit = match start(Cli::parse()) {
         Ok(exit) => exit,
         Err(failure) => {

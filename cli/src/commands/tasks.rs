@@ -10,9 +10,11 @@ use crate::{
     failure::Failure,
     halt::Halt,
     joblog::{Joblog, Past, Resume},
+    other_user,
     output::{Style, TagStyle},
     results::Results,
     run::{Explain, Keep, Recorder},
+    template::Template,
 };
 
 /// Options of `map` and `exec` alike.
@@ -39,6 +41,9 @@ pub(crate) struct TaskArgs {
     /// Folder that tasks run in
     #[arg(long, value_name = "DIR", help_heading = "Running")]
     cwd: Option<String>,
+    /// Run as this user of each host, whose agent has to be root's
+    #[arg(long, value_name = "NAME", help_heading = "Running")]
+    user: Option<String>,
     /// Let processes that a task leaves behind live
     #[arg(long, help_heading = "Running")]
     leave_children: bool,
@@ -122,6 +127,14 @@ impl TaskArgs {
             stdin: stdin.into(),
             ..Spec::default()
         })
+    }
+
+    /// The command as the user that it is to be run as.
+    pub(crate) fn as_user(&self, template: Template) -> Template {
+        match &self.user {
+            Some(user) => template.started_by(other_user::words(user)),
+            None => template,
+        }
     }
 
     /// How often tasks are run again.

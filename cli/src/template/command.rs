@@ -13,16 +13,22 @@ const SHELL: &str = "/bin/sh";
 pub(crate) struct Command {
     words: Vec<Word>,
     shell: bool,
+    /// What starts it, and is not shown.
+    starter: Vec<Word>,
 }
 
 impl Command {
-    pub(super) fn new(words: Vec<Word>, shell: bool) -> Self {
-        Self { words, shell }
+    pub(super) fn new(words: Vec<Word>, shell: bool, starter: Vec<Word>) -> Self {
+        Self {
+            words,
+            shell,
+            starter,
+        }
     }
 
     /// The argument of a task of the `command` runtime.
     pub(crate) fn payload(&self) -> Result<Bytes, rmp_serde::encode::Error> {
-        let mut argv = Vec::new();
+        let mut argv = self.starter.clone();
         if self.shell {
             argv.extend([Word::literal(SHELL), Word::literal("-c")]);
         }

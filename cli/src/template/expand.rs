@@ -15,7 +15,7 @@ impl Template {
             .iter()
             .flat_map(|parts| filler.words(parts))
             .collect();
-        Command::new(words, self.shell)
+        Command::new(words, self.shell, self.starter.clone())
     }
 }
 

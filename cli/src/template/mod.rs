@@ -10,6 +10,8 @@ mod path;
 pub(crate) mod quote;
 mod shell;
 
+use fleetpool_proto::command::Word;
+
 pub(crate) use command::Command;
 pub(crate) use parse::Syntax;
 
@@ -19,6 +21,15 @@ pub(crate) struct Template {
     words: Vec<Vec<Part>>,
     /// The only word is a line for `sh -c`.
     shell: bool,
+    /// What starts the command, and is not shown.
+    starter: Vec<Word>,
+}
+
+impl Template {
+    /// The same, started by these words.
+    pub(crate) fn started_by(self, starter: Vec<Word>) -> Self {
+        Self { starter, ..self }
+    }
 }
 
 /// A part of a word.

@@ -85,6 +85,7 @@ impl Template {
             return Ok(Self {
                 words: vec![vec![all(Quotes::NoShell)]],
                 shell: true,
+                starter: Vec::new(),
             });
         }
         let shell = shell || is_line(words);
@@ -99,6 +100,7 @@ impl Template {
                 .map(|word| syntax.parts(word.as_bytes()))
                 .collect::<Result<_, _>>()?,
             shell,
+            starter: Vec::new(),
         };
         if *syntax != Syntax::Host && !template.has_place() {
             template.append(all(Quotes::NoShell));
