@@ -52,7 +52,10 @@ fn become_command(args: Vec<OsString>) -> (i32, String) {
         Err(why) => return (CANNOT, why),
     };
     let error = command.args(arguments).exec();
-    (NOT_FOUND, format!("cannot start {}: {error}", program.display()))
+    (
+        NOT_FOUND,
+        format!("cannot start {}: {error}", program.display()),
+    )
 }
 
 fn user_named(name: &str) -> Result<User, String> {
@@ -89,6 +92,9 @@ mod tests {
     fn whoever_is_not_there_is_named() {
         let args = ["no-such-user", "true"].map(OsString::from).to_vec();
         let (status, why) = become_command(args);
-        assert_eq!((status, why.as_str()), (126, "there is no user no-such-user on this host"));
+        assert_eq!(
+            (status, why.as_str()),
+            (126, "there is no user no-such-user on this host")
+        );
     }
 }

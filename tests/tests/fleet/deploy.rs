@@ -227,16 +227,54 @@ fn roots_agents_run_tasks_as_other_users() {
     let cluster = Cluster::start(plan(2));
     let _ = cluster.done(&["deploy", "h1", "--run-as", "root"]);
     let _ = cluster.done(&["deploy", "h2"]);
-    let said = cluster.done(&["exec", "--on", "h1", "--user", "ada", "--", "id -un; echo $HOME; id -Gn"]);
+    let said = cluster.done(&[
+        "exec",
+        "--on",
+        "h1",
+        "--user",
+        "ada",
+        "--",
+        "id -un; echo $HOME; id -Gn",
+    ]);
     assert_eq!(said, "h1: ada\nh1: /home/ada\nh1: ada\n");
-    let ran = cluster.run(&["exec", "--on", "h1", "--user", "ada", "--timeout", "1s", "--", "setsid sleep 6546 & sleep 6546"]);
+    let ran = cluster.run(&[
+        "exec",
+        "--on",
+        "h1",
+        "--user",
+        "ada",
+        "--timeout",
+        "1s",
+        "--",
+        "setsid sleep 6546 & sleep 6546",
+    ]);
     assert_eq!(ran.code, Some(1), "{ran:?}");
     let h1 = cluster.fleet.host("h1");
-    until("nothing of it runs", || h1.processes().iter().all(|line| !line.contains("sleep 6546")));
-    let ran = cluster.run(&["exec", "--on", "*", "-k", "--user", "nobody-such", "--", "true"]);
+    until("nothing of it runs", || {
+        h1.processes()
+            .iter()
+            .all(|line| !line.contains("sleep 6546"))
+    });
+    let ran = cluster.run(&[
+        "exec",
+        "--on",
+        "*",
+        "-k",
+        "--user",
+        "nobody-such",
+        "--",
+        "true",
+    ]);
     assert_eq!(ran.code, Some(2), "{ran:?}");
-    assert!(ran.stderr.contains("there is no user nobody-such on this host"), "{ran:?}");
+    assert!(
+        ran.stderr
+            .contains("there is no user nobody-such on this host"),
+        "{ran:?}"
+    );
     let ran = cluster.run(&["exec", "--on", "h2", "--user", "ada", "--", "true"]);
     assert_eq!(ran.code, Some(1), "{ran:?}");
-    assert!(ran.stderr.contains("deploy it with --run-as root"), "{ran:?}");
+    assert!(
+        ran.stderr.contains("deploy it with --run-as root"),
+        "{ran:?}"
+    );
 }
