@@ -32,7 +32,7 @@ mod workers;
 
 pub use link::Link;
 pub use options::{Error, Options};
-pub use shell::run;
+pub use shell::{run, run_until};
 pub use stdio::{AGENT_VERB, serve_stdio};
 
 /// Is an agent's spawner, a keeper, or an agent for one run, and never returns, when this process was started as one. To

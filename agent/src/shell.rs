@@ -27,7 +27,7 @@ use tokio::{
     net::UnixStream,
     sync::mpsc,
     task::JoinSet,
-    time::{Instant, Sleep, sleep},
+    time::{Instant, Sleep, sleep, timeout},
 };
 
 use crew::start_spawner;
@@ -47,6 +47,8 @@ use crate::{
 
 /// Things taken in before the core is asked what to do: what came together is answered together.
 const BATCH: usize = 256;
+/// How long the coordinator may take to take the goodbye of an agent that is stopped.
+const GOODBYE_TIME_MAX: Duration = Duration::from_secs(1);
 /// Longest sleep. The runtime's clock stops while the machine sleeps and the core's does not, so a lease that
 /// ended meanwhile is noticed this much later at most.
 const NAP_MAX: Duration = Duration::from_secs(1);
@@ -56,6 +58,18 @@ const NAP_MAX: Duration = Duration::from_secs(1);
 /// # Errors
 /// When it cannot begin, or its only session breaks.
 pub async fn run(options: Options, link: Link) -> Result<(), Error> {
+    run_until(options, link, pending()).await
+}
+
+/// The same, until `stop` is ready; then the coordinator hears goodbye, so that it need not find out by silence.
+///
+/// # Errors
+/// As [`run`].
+pub async fn run_until(
+    options: Options,
+    link: Link,
+    stop: impl Future<Output = ()>,
+) -> Result<(), Error> {
     let lock = match &options.state_dir {
         Some(folder) => Some(crate::state::lock(folder).await?),
         None => None,
@@ -76,7 +90,12 @@ pub async fn run(options: Options, link: Link) -> Result<(), Error> {
             shell.dialler = Some(Dialler::new(address, identity, name, seed));
         }
     }
-    shell.serve().await
+    tokio::select! {
+        ended = shell.serve() => return ended,
+        () = stop => {}
+    }
+    shell.leave().await;
+    Ok(())
 }
 
 struct Shell {
@@ -161,6 +180,14 @@ impl Shell {
             }
             let woken = self.wait().await;
             self.take_in(woken)?;
+        }
+    }
+
+    /// Says goodbye. What runs here ends with this process.
+    async fn leave(&mut self) {
+        if let Some(up) = self.link.take() {
+            up.sender.close("the agent is stopped");
+            timeout(GOODBYE_TIME_MAX, up.sender.finished()).await.ok();
         }
     }
 

@@ -19,6 +19,7 @@ use tokio::{
 
 use crate::{
     failure::{Exit, Failure},
+    run::Signals,
     target::ClusterArgs,
 };
 
@@ -92,7 +93,12 @@ pub(crate) async fn run(args: AgentArgs, cluster: &ClusterArgs) -> Result<(), Fa
         address: address.clone(),
         identity: identity.map(Box::new),
     };
-    fleetpool_agent::run(options, link)
+    let mut signals = Signals::listen().map_err(Failure::fleetpool)?;
+    let stop = async move {
+        let signal = signals.next().await;
+        tracing::info!(%signal, "stopping: what runs here ends with the agent");
+    };
+    fleetpool_agent::run_until(options, link, stop)
         .await
         .map_err(Failure::fleetpool)
 }

@@ -127,7 +127,14 @@ impl Work {
         let end = self.drain_timeout.map(|timeout| Instant::now() + timeout);
         let drained = empty(&self.cluster, vec![to.name().to_owned()], end).await;
         drained.map_err(|failure| failure.message)??;
-        let did = self.replace(to).await?;
+        let did = match self.replace(to).await {
+            Ok(did) => did,
+            Err(why) => {
+                // Whatever it is that runs there now: the next command is to find it.
+                heard(&self.cluster, to.name()).await?;
+                return Err(why);
+            }
+        };
         if did.changes.is_empty() {
             return Ok(line(did));
         }

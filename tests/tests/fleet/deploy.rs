@@ -248,7 +248,7 @@ fn roots_agents_run_tasks_as_other_users() {
         "--",
         "setsid sleep 6546 & sleep 6546",
     ]);
-    assert_eq!(ran.code, Some(1), "{ran:?}");
+    assert_eq!(ran.code, Some(124), "{ran:?}");
     let h1 = cluster.fleet.host("h1");
     until("nothing of it runs", || {
         h1.processes()
