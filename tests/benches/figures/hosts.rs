@@ -143,7 +143,7 @@ fn put(head: Host<'_>) -> Vec<Line> {
     };
     let mut figures = Vec::new();
     // Another content each time, so that nobody has it.
-    let mut fresh = || {
+    let fresh = || {
         run(
             head,
             &format!("head -c {} /dev/urandom >/root/content", PUT_MIB << 20),
