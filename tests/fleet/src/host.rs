@@ -1,11 +1,11 @@
 //! One host, and what can be done to it.
 
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
-use crate::fleet::Fleet;
-
-/// What every login has.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+use crate::{
+    command::{Command, Entrance},
+    fleet::Fleet,
+};
 
 /// A host of a fleet.
 #[derive(Clone, Copy, Debug)]
@@ -24,31 +24,13 @@ impl Host<'_> {
     /// A command that runs there as root, not by ssh. It ends when it is killed here, and with the host.
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
-        self.enter(&["--reuid=root"], "root", "/root", program)
-    }
-
-    /// The same as the user `ada`, who may use sudo.
-    #[must_use]
-    pub fn command_of_ada(&self, program: &str) -> Command {
-        let ada = ["--reuid=ada", "--regid=ada", "--init-groups"];
-        self.enter(&ada, "ada", "/home/ada", program)
-    }
-
-    fn enter(&self, who: &[&str], user: &str, home: &str, program: &str) -> Command {
-        let init = self.ask(&format!("cat /mnt/{}/init", self.name));
-        let mut command = Command::new("nsenter");
-        command
-            .args(["--target", init.trim()])
-            .args(["--mount", "--uts", "--ipc", "--net", "--pid"])
-            .args(["--", "setpriv", "--pdeathsig", "KILL"])
-            .args(who)
-            .args(["env", "-i", "-C", home])
-            .arg(format!("HOME={home}"))
-            .arg(format!("USER={user}"))
-            .arg(format!("LOGNAME={user}"))
-            .arg(format!("PATH={PATH}"))
-            .arg(program);
-        command
+        let init = self.ask(&format!("machine_pid {}", self.name));
+        let entrance = init
+            .trim()
+            .parse()
+            .ok()
+            .and_then(|init| Entrance::of(init).ok());
+        Command::new(self.name, entrance, program)
     }
 
     /// Runs a line of `sh` there as root: what it printed on stdout.
@@ -77,8 +59,8 @@ impl Host<'_> {
     #[must_use]
     pub fn try_sh(&self, line: &str) -> Output {
         let mut command = self.command("sh");
-        let command = command.args(["-c", line]).stdin(Stdio::null());
-        command.output().expect("nsenter is there")
+        let output = command.args(["-c", line]).output();
+        output.unwrap_or_else(|error| panic!("`{line}` on {}: {error}", self.name))
     }
 
     /// Cuts it off the network: what is sent to it, and by it, is lost without a word.

@@ -5,6 +5,8 @@ name=$1 address=$2 options=$3
 disk=/mnt/$name
 hostname "$name"
 umask 022
+read -r machine_pid _ </mnt/machine/self/stat
+echo "$machine_pid" >"$disk/machine_pid"
 
 mount -t overlay -o "lowerdir=/,upperdir=$disk/upper,workdir=$disk/work" "$name" "$disk/root"
 cd "$disk/root"

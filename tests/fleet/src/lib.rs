@@ -13,9 +13,13 @@
 //! ```
 #![forbid(unsafe_code)]
 
+mod command;
 mod fleet;
 mod host;
+mod running;
 mod yard;
 
+pub use command::Command;
 pub use fleet::{Fleet, Plan};
 pub use host::Host;
+pub use running::Running;

@@ -33,7 +33,8 @@ pub(crate) struct Yard {
 
 #[derive(Debug)]
 struct Talk {
-    requests: ChildStdin,
+    /// Until the yard is to end.
+    requests: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
 }
 
@@ -41,7 +42,8 @@ impl Yard {
     pub(crate) fn start() -> Result<Self> {
         check_machine()?;
         let mut shell = Command::new("unshare")
-            .args(["--net", "--mount", "--propagation", "private", "bash"])
+            .args(["--net", "--mount", "--propagation", "private"])
+            .args(["--pid", "--fork", "--kill-child=KILL", "bash"])
             .arg(script("yard.sh"))
             .arg(script("host.sh"))
             .stdin(Stdio::piped())
@@ -49,7 +51,7 @@ impl Yard {
             .spawn()
             .context("cannot start unshare")?;
         let talk = Talk {
-            requests: shell.stdin.take().context("no pipe")?,
+            requests: shell.stdin.take(),
             answers: BufReader::new(shell.stdout.take().context("no pipe")?),
         };
         let yard = Self {
@@ -66,7 +68,8 @@ impl Yard {
     /// Has the yard do something: what it printed.
     pub(crate) fn ask(&self, request: &str) -> Result<String> {
         let mut talk = self.talk.lock().expect("nobody panics with it");
-        writeln!(talk.requests, "{request}").context("the yard is gone")?;
+        let pipe = talk.requests.as_mut().context("the yard has ended")?;
+        writeln!(pipe, "{request}").context("the yard is gone")?;
         let (said, end) = talk.answer(".end ")?;
         ensure!(end == "0", "the yard failed at `{request}`: {said}");
         Ok(said)
@@ -92,8 +95,12 @@ impl Talk {
 
 impl Drop for Yard {
     fn drop(&mut self) {
-        // It would end with the pipe. This is sooner, and hosts are told to die with it.
-        let _ = self.shell.kill();
+        // The end of its pipe is the end of the yard, and all its processes are gone before `unshare` is.
+        if let Ok(talk) = self.talk.get_mut() {
+            talk.requests = None;
+        } else {
+            let _ = self.shell.kill();
+        }
         let _ = self.shell.wait();
     }
 }

@@ -1,12 +1,13 @@
 # The yard: a network and mounts of its own, and all hosts of one fleet in it. Runs in namespaces that were made for it, so that
 # nothing of this machine is changed, and ends with its stdin, the owner's end of which the kernel closes whatever becomes of
-# the owner. Hosts end with the yard: each is told to die with it.
+# the owner. It is the first of its processes, so that the kernel ends all others with it, however it ends.
 #
 # The owner writes one request a line, and is answered with what it prints and a last line `.end STATUS`.
 #
 #   /mnt/HOST/upper   what differs on the host's root from this machine's
 #   /mnt/HOST/own     folders that are the host's alone
-#   /mnt/HOST/init    its first process, as a number of this machine
+#   /mnt/HOST/init    its first process, as the yard counts; /mnt/HOST/machine_pid as this machine does
+#   /mnt/machine      this machine's /proc: the yard has one of its own
 #   /mnt/keys         the head's key
 set -u
 umask 022
@@ -19,6 +20,7 @@ fail() { echo "$*"; return 1; }
 # The network: `br0` has everything, `br1` what only the jump host reaches.
 lay_out() {
     mount --make-rprivate / && mount -t tmpfs -o mode=755 yard /mnt || return 1
+    mkdir /mnt/machine && mount --bind /proc /mnt/machine && mount -t proc proc /proc || return 1
     ip link set lo up
     for bridge in br0 br1; do
         ip link add $bridge type bridge && ip link set $bridge up || return 1
@@ -137,7 +139,8 @@ boot() {
     name=$1 disk=/mnt/$1
     # Known before: what stands behind `&` is to have one child.
     address=$(cat "$disk/address") options=$(cat "$disk/options")
-    setpriv --pdeathsig KILL unshare --fork --kill-child=KILL --pid --mount --uts --ipc --net --cgroup --propagation private \
+    rm -f "$disk/machine_pid"
+    unshare --fork --kill-child=KILL --pid --mount --uts --ipc --net --cgroup --propagation private \
         bash "$host_script" "$name" "$address" "$options" </dev/null >"$disk/console" 2>&1 &
     unshare=$!
     echo $unshare >"$disk/unshare"
@@ -175,8 +178,11 @@ power_off() {
     for port in "$1-0" "$1-1"; do ip link del "$port" 2>/dev/null; done
     kill -KILL "$(cat "/mnt/$1/init")"
     wait "$(cat "/mnt/$1/unshare")" 2>/dev/null
-    rm -f "/mnt/$1/init"
+    rm -f "/mnt/$1/init" "/mnt/$1/machine_pid"
 }
+
+# machine_pid HOST: nothing where it is off.
+machine_pid() { cat "/mnt/$1/machine_pid" 2>/dev/null; return 0; }
 
 cut_off() { nft add element bridge fleet cut "{ $1-0, $1-1 }"; }
 heal() { nft delete element bridge fleet cut "{ $1-0, $1-1 }"; }
@@ -211,4 +217,3 @@ while read -r request; do
     eval "$request" </dev/null
     echo ".end $?"
 done
-for init in /mnt/*/init; do kill -KILL "$(cat "$init")" 2>/dev/null; done

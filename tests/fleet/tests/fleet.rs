@@ -54,7 +54,8 @@ fn every_host_is_a_machine_of_its_own() {
     let boot = |host: &str| fleet.host(host).sh("cat /proc/sys/kernel/random/boot_id");
     assert_ne!(boot("h1"), boot("h2"));
     assert_eq!(
-        head.command_of_ada("id")
+        head.command("id")
+            .user("ada")
             .arg("-un")
             .output()
             .unwrap()
