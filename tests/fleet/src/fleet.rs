@@ -148,7 +148,7 @@ impl Fleet {
             self.yard.ask(&format!("boot {name}"))?;
         }
         for name in &self.names {
-            self.yard.ask(&format!("await {name}"))?;
+            self.yard.wait_for(name)?;
         }
         Ok(())
     }

@@ -91,7 +91,8 @@ impl Host<'_> {
     /// Turns it on again; back when it can be logged in to.
     pub fn boot(&self) {
         self.ask(&format!("boot {}", self.name));
-        self.ask(&format!("await {}", self.name));
+        let up = self.fleet.yard.wait_for(self.name);
+        up.expect("it comes up");
     }
 
     /// Leaves no room for another byte in its files.

@@ -2,9 +2,12 @@
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::Mutex,
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -18,6 +21,9 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/sbin/ip", "iproute2"),
     ("/usr/bin/unshare", "util-linux"),
 ];
+
+/// A host has systemd, the machine two cores, and other tests are hungry.
+const BOOT_MAX: Duration = Duration::from_secs(60);
 
 /// The scripts are read from where they were when this was built, as all tests read their files.
 fn script(name: &str) -> PathBuf {
@@ -46,6 +52,8 @@ impl Yard {
             .args(["--pid", "--fork", "--kill-child=KILL", "bash"])
             .arg(script("yard.sh"))
             .arg(script("host.sh"))
+            // Signals to the owner's group, as Ctrl-C, are not for hosts: they end with the pipe, all at once.
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
@@ -73,6 +81,23 @@ impl Yard {
         let (said, end) = talk.answer(".end ")?;
         ensure!(end == "0", "the yard failed at `{request}`: {said}");
         Ok(said)
+    }
+
+    /// Waits until a host can be logged in to.
+    pub(crate) fn wait_for(&self, host: &str) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            match self.ask(&format!("state {host}"))?.trim() {
+                "up" => return Ok(()),
+                "starting" => {}
+                dead => bail!("{host} does not come up: {dead}"),
+            }
+            ensure!(
+                start.elapsed() < BOOT_MAX,
+                "{host} does not come up in {BOOT_MAX:?}"
+            );
+            sleep(Duration::from_millis(10));
+        }
     }
 }
 

@@ -163,14 +163,17 @@ plug() {
     ip link add "$port" type veth peer name "$3" netns "$(cat "/mnt/$1/init")" && ip link set "$port" master "$2" up
 }
 
-# await HOST: until its sshd listens.
-await() {
+# state HOST: `up` when its sshd listens, `starting`, or `dead` and why. Nothing here waits for long: the owner may be gone.
+state() {
     disk=/mnt/$1
-    init=$(cat "$disk/init")
-    until grep -q ':0016 .* 0A ' "/proc/$init/net/tcp" 2>/dev/null; do
-        kill -0 "$(cat "$disk/unshare")" 2>/dev/null || fail "$1 does not come up: $(cat "$disk/console")" || return 1
-        sleep 0.01
-    done
+    if ! kill -0 "$(cat "$disk/unshare")" 2>/dev/null; then
+        echo dead
+        cat "$disk/console"
+    elif grep -q ':0016 .* 0A ' "/proc/$(cat "$disk/init")/net/tcp" 2>/dev/null; then
+        echo up
+    else
+        echo starting
+    fi
 }
 
 # Without a last packet: the network is gone before anything there could say goodbye.
