@@ -5,6 +5,7 @@ use std::process::Output;
 use crate::{
     command::{Command, Entrance},
     fleet::Fleet,
+    yard::quoted,
 };
 
 /// A host of a fleet.
@@ -83,6 +84,11 @@ impl Host<'_> {
         self.ask(&format!("pass_udp {}", self.name));
     }
 
+    /// From now on, so many of a hundred packets to it, and as many of those from it, are lost; 0 ends that.
+    pub fn lose(&self, percent: u8) {
+        self.ask(&format!("loss {} {percent}", self.name));
+    }
+
     /// Turns its power off: nobody there has time to say anything. Its files are as they were.
     pub fn power_off(&self) {
         self.ask(&format!("power_off {}", self.name));
@@ -112,14 +118,23 @@ impl Host<'_> {
     }
 
     /// Puts lines before its `sshd_config`, where the first word counts.
+    ///
+    /// # Panics
+    /// When sshd does not accept them.
     pub fn configure_sshd(&self, lines: &str) {
-        self.ask(&format!("sshd_config {} '{lines}'", self.name));
+        self.ask(&format!("sshd_config {} {}", self.name, quoted(lines)));
         self.restart_sshd();
     }
 
-    /// The listening process reads its configuration and keys anew; sessions go on.
+    /// The listening process reads its configuration and keys anew; sessions go on. It has when it listens on another socket.
+    #[track_caller]
     fn restart_sshd(&self) {
-        let _ = self.sh("kill -HUP $(cat /run/sshd.pid); sleep 0.05; until grep -q ':0016 .* 0A ' /proc/net/tcp; do sleep 0.01; done");
+        let _ = self.sh(
+            "socket() { awk '$2 ~ /:0016$/ && $4 == \"0A\" { print $10 }' /proc/net/tcp; }
+            sshd=$(cat /run/sshd.pid) old=$(socket)
+            /usr/sbin/sshd -t && kill -HUP $sshd || exit 1
+            until new=$(socket) && [ -n \"$new\" ] && [ \"$new\" != \"$old\" ]; do kill -0 $sshd && sleep 0.01 || exit 1; done",
+        );
     }
 
     /// Takes a program away.
@@ -150,7 +165,8 @@ impl Host<'_> {
                 return None;
             };
             let aside = *pid == "1" || *parent == "0" || state.starts_with('Z');
-            let known = name.starts_with("sshd") || command == ["sleep", "1000"] || *name == "ps";
+            let known =
+                name.starts_with("sshd") || command == ["sleep", "2147483647"] || *name == "ps";
             (!aside && !known).then(|| format!("{user} {}", command.join(" ")))
         };
         all.lines().filter_map(ours).collect()

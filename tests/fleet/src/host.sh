@@ -65,8 +65,8 @@ case $options in
 esac
 
 /usr/sbin/sshd -D -E /var/log/sshd.log &
-# Whoever is left without a parent becomes a child of this process.
+# Whoever is left without a parent becomes a child of this process. No test sleeps for as long as it does.
 while :; do
-    sleep 1000 &
+    sleep 2147483647 &
     wait $! || :
 done

@@ -130,6 +130,12 @@ impl Drop for Yard {
     }
 }
 
+/// As one word of a request, which is one line.
+pub(crate) fn quoted(text: &str) -> String {
+    let text = text.replace('\\', "\\\\").replace('\'', "\\'");
+    format!("$'{}'", text.replace('\n', "\\n"))
+}
+
 /// Whether a fleet can be had here, and what to do where it cannot.
 fn check_machine() -> Result<()> {
     ensure!(

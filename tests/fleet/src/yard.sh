@@ -35,6 +35,9 @@ table bridge fleet {
         oifname @cut drop
         iifname @no_udp ip protocol udp drop
         oifname @no_udp ip protocol udp drop
+        jump loss
+    }
+    chain loss {
     }
 }
 NFT
@@ -187,29 +190,58 @@ power_off() {
 # machine_pid HOST: nothing where it is off.
 machine_pid() { cat "/mnt/$1/machine_pid" 2>/dev/null; return 0; }
 
-cut_off() { nft add element bridge fleet cut "{ $1-0, $1-1 }"; }
-heal() { nft delete element bridge fleet cut "{ $1-0, $1-1 }"; }
-drop_udp() { nft add element bridge fleet no_udp "{ $1-0, $1-1 }"; }
-pass_udp() { nft delete element bridge fleet no_udp "{ $1-0, $1-1 }"; }
+cut_off() { gather cut "$1"; }
+heal() { scatter cut "$1"; }
+drop_udp() { gather no_udp "$1"; }
+pass_udp() { scatter no_udp "$1"; }
+
+# gather SET HOST, scatter SET HOST: whether or not it is in there.
+gather() { nft add element bridge fleet "$1" "{ $2-0, $2-1 }"; }
+scatter() { gather "$1" "$2" && nft delete element bridge fleet "$1" "{ $2-0, $2-1 }"; }
+
+# loss HOST PERCENT: all such rules are written anew, in one step.
+loss() {
+    echo "$2" >"/mnt/$1/loss"
+    {
+        echo 'flush chain bridge fleet loss'
+        for disk in /mnt/*/loss; do
+            disk=${disk%/loss}
+            host=${disk#/mnt/}
+            for side in iifname oifname; do
+                echo "add rule bridge fleet loss $side { $host-0, $host-1 } numgen random mod 100 < $(cat "$disk/loss") drop"
+            done
+        done
+    } | nft -f -
+}
 
 # No byte more than is taken now.
 fill_disk() { mount -o remount,size="$(df --output=used -k "/mnt/$1" | tail -1 | tr -d ' ')k" "/mnt/$1"; }
 free_disk() { mount -o remount,size=2g "/mnt/$1"; }
 
 # All that is on the host and not on every machine, one a line: path, kind, mode, owner, size or target, and what files hold.
-# Left out: what logins and boots alone leave, and the backups that the system's own tools make of /etc/passwd and its like.
+# What is in memory is there while the host is up. Left out: what logins and boots alone leave, and the backups that the system's
+# own tools make of /etc/passwd and its like.
 listing() {
-    for part in upper own; do
-        cd "/mnt/$1/$part" || return 1
-        find . -mindepth 1 -type d -printf '%P %y %m %U:%G\n' -o -type f -printf '%P %y %m %U:%G %s ' -exec sh -c 'md5sum <"$1"' - {} \; \
-            -o -printf '%P %y %m %U:%G %l\n' | while read -r path rest; do
-            case $path in
-                etc/*- | etc/.pwd.lock | var/log/* | var/lib/systemd/* | var/lib/sudo/* | *tmp/systemd-private-*) continue ;;
-            esac
-            # A folder that everybody has is copied when something in it changes, and stays.
-            case $rest in d*) [ "$part" = upper ] && [ -d "/$path" ] && continue ;; esac
-            echo "/$path $rest"
-        done
+    disk=/mnt/$1
+    list "$disk/upper" '' && list "$disk/own" '' || return 1
+    [ -e "$disk/init" ] || return 0
+    root=/proc/$(cat "$disk/init")/root
+    list "$root/run" run/ && list "$root/dev/shm" dev/shm/
+}
+
+# list FOLDER PREFIX
+list() {
+    cd "$1" || return 1
+    find . -mindepth 1 -type d -printf "$2%P %y %m %U:%G\n" -o -type f -printf "$2%P %y %m %U:%G %s " -exec sh -c 'md5sum <"$1"' - {} \; \
+        -o -printf "$2%P %y %m %U:%G %l\n" | while read -r path rest; do
+        case $path in
+            etc/*- | etc/.pwd.lock | var/log/* | var/lib/systemd/* | var/lib/sudo/* | *tmp/systemd-private-*) continue ;;
+            run/boot_id | run/sshd* | run/sudo* | run/lock | run/utmp | run/motd*) continue ;;
+            run/systemd* | run/user* | run/log* | run/udev* | run/dbus* | run/credentials* | run/initctl | run/mount* | run/shm) continue ;;
+        esac
+        # A folder that everybody has is copied when something in it changes, and stays.
+        case $rest in d*) [ "$1" = "$disk/upper" ] && [ -d "/$path" ] && continue ;; esac
+        echo "/$path $rest"
     done
     cd /
 }
