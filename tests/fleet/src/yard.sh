@@ -199,7 +199,7 @@ pass_udp() { scatter no_udp "$1"; }
 gather() { nft add element bridge fleet "$1" "{ $2-0, $2-1 }"; }
 scatter() { gather "$1" "$2" && nft delete element bridge fleet "$1" "{ $2-0, $2-1 }"; }
 
-# loss HOST PERCENT: all such rules are written anew, in one step.
+# loss HOST PERCENT: all such rules are written anew, in one step. ARP passes, since it waits a second before it tries again.
 loss() {
     echo "$2" >"/mnt/$1/loss"
     {
@@ -208,7 +208,7 @@ loss() {
             disk=${disk%/loss}
             host=${disk#/mnt/}
             for side in iifname oifname; do
-                echo "add rule bridge fleet loss $side { $host-0, $host-1 } numgen random mod 100 < $(cat "$disk/loss") drop"
+                echo "add rule bridge fleet loss $side { $host-0, $host-1 } ether type ip numgen random mod 100 < $(cat "$disk/loss") drop"
             done
         done
     } | nft -f -
@@ -247,8 +247,8 @@ list() {
 }
 
 lay_out || exit 1
-echo .ready
+echo .ready 2>/dev/null
 while read -r request; do
     eval "$request" </dev/null
-    echo ".end $?"
+    echo ".end $?" 2>/dev/null || break
 done
