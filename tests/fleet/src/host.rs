@@ -133,7 +133,7 @@ impl Host<'_> {
             "socket() { awk '$2 ~ /:0016$/ && $4 == \"0A\" { print $10 }' /proc/net/tcp; }
             sshd=$(cat /run/sshd.pid) old=$(socket)
             /usr/sbin/sshd -t && kill -HUP $sshd || exit 1
-            until new=$(socket) && [ -n \"$new\" ] && [ \"$new\" != \"$old\" ]; do kill -0 $sshd && sleep 0.01 || exit 1; done",
+            until new=$(socket) && [ -n \"$new\" ] && [ \"$new\" != \"$old\" ]; do kill -0 $sshd && [ $((tries += 1)) -lt 2000 ] && sleep 0.01 || exit 1; done",
         );
     }
 
