@@ -330,6 +330,7 @@ fn house_files() -> Vec<PathBuf> {
         "cli",
         "deploy",
         "tests/src",
+        "tests/fleet/src",
         "examples",
     ];
     let files = folders

@@ -9,13 +9,32 @@ use crate::{host::Host, yard::Yard};
 /// The network of all hosts, and the one that only the jump host reaches from there.
 const NETWORKS: (&str, &str) = ("br0", "br1");
 
+/// The hosts that have systemd as their first process.
+#[derive(Clone, Debug, Default)]
+enum Systemd {
+    #[default]
+    Nowhere,
+    On(Vec<String>),
+    Everywhere,
+}
+
+impl Systemd {
+    fn is_on(&self, host: &str) -> bool {
+        match self {
+            Self::Nowhere => false,
+            Self::On(hosts) => hosts.iter().any(|named| named == host),
+            Self::Everywhere => true,
+        }
+    }
+}
+
 /// What a fleet is to be; [`start`](Self::start) starts it.
 #[derive(Clone, Debug, Default)]
 #[must_use = "a fleet is started by start()"]
 pub struct Plan {
     hosts: usize,
     behind_jump: Vec<String>,
-    systemd: bool,
+    systemd: Systemd,
     programs: Vec<(PathBuf, String)>,
 }
 
@@ -28,7 +47,14 @@ impl Plan {
 
     /// Every host but the head and the jump host has systemd as its first process.
     pub fn systemd(mut self) -> Self {
-        self.systemd = true;
+        self.systemd = Systemd::Everywhere;
+        self
+    }
+
+    /// These hosts do.
+    pub fn systemd_on(mut self, hosts: &[&str]) -> Self {
+        let hosts = hosts.iter().map(|host| (*host).to_owned());
+        self.systemd = Systemd::On(hosts.collect());
         self
     }
 
@@ -44,7 +70,6 @@ impl Plan {
     /// When this machine lacks something for it; says what.
     pub fn start(self) -> Result<Fleet> {
         let yard = Yard::start()?;
-        let options = if self.systemd { "systemd" } else { "" };
         let mut names = vec!["head".to_owned()];
         yard.ask(&format!("make head 10.77.0.2 {}", NETWORKS.0))?;
         if !self.behind_jump.is_empty() {
@@ -58,6 +83,11 @@ impl Plan {
                 format!("10.78.0.{at} {}", NETWORKS.1)
             } else {
                 format!("10.77.0.{at} {}", NETWORKS.0)
+            };
+            let options = if self.systemd.is_on(&name) {
+                "systemd"
+            } else {
+                ""
             };
             yard.ask(&format!("make {name} {place} {options}"))?;
             names.push(name);
@@ -148,7 +178,7 @@ impl Fleet {
             self.yard.ask(&format!("boot {name}"))?;
         }
         for name in &self.names {
-            self.yard.ask(&format!("await {name}"))?;
+            self.yard.wait_for(name)?;
         }
         Ok(())
     }

@@ -1,11 +1,12 @@
 //! One host, and what can be done to it.
 
-use std::process::{Command, Output, Stdio};
+use std::process::Output;
 
-use crate::fleet::Fleet;
-
-/// What every login has.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+use crate::{
+    command::{Command, Entrance},
+    fleet::Fleet,
+    yard::quoted,
+};
 
 /// A host of a fleet.
 #[derive(Clone, Copy, Debug)]
@@ -24,31 +25,13 @@ impl Host<'_> {
     /// A command that runs there as root, not by ssh. It ends when it is killed here, and with the host.
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
-        self.enter(&["--reuid=root"], "root", "/root", program)
-    }
-
-    /// The same as the user `ada`, who may use sudo.
-    #[must_use]
-    pub fn command_of_ada(&self, program: &str) -> Command {
-        let ada = ["--reuid=ada", "--regid=ada", "--init-groups"];
-        self.enter(&ada, "ada", "/home/ada", program)
-    }
-
-    fn enter(&self, who: &[&str], user: &str, home: &str, program: &str) -> Command {
-        let init = self.ask(&format!("cat /mnt/{}/init", self.name));
-        let mut command = Command::new("nsenter");
-        command
-            .args(["--target", init.trim()])
-            .args(["--mount", "--uts", "--ipc", "--net", "--pid"])
-            .args(["--", "setpriv", "--pdeathsig", "KILL"])
-            .args(who)
-            .args(["env", "-i", "-C", home])
-            .arg(format!("HOME={home}"))
-            .arg(format!("USER={user}"))
-            .arg(format!("LOGNAME={user}"))
-            .arg(format!("PATH={PATH}"))
-            .arg(program);
-        command
+        let init = self.ask(&format!("machine_pid {}", self.name));
+        let entrance = init
+            .trim()
+            .parse()
+            .ok()
+            .and_then(|init| Entrance::of(init).ok());
+        Command::new(self.name, entrance, program)
     }
 
     /// Runs a line of `sh` there as root: what it printed on stdout.
@@ -77,8 +60,8 @@ impl Host<'_> {
     #[must_use]
     pub fn try_sh(&self, line: &str) -> Output {
         let mut command = self.command("sh");
-        let command = command.args(["-c", line]).stdin(Stdio::null());
-        command.output().expect("nsenter is there")
+        let output = command.args(["-c", line]).output();
+        output.unwrap_or_else(|error| panic!("`{line}` on {}: {error}", self.name))
     }
 
     /// Cuts it off the network: what is sent to it, and by it, is lost without a word.
@@ -101,6 +84,11 @@ impl Host<'_> {
         self.ask(&format!("pass_udp {}", self.name));
     }
 
+    /// From now on, so many of a hundred packets to it, and as many of those from it, are lost; 0 ends that.
+    pub fn lose(&self, percent: u8) {
+        self.ask(&format!("loss {} {percent}", self.name));
+    }
+
     /// Turns its power off: nobody there has time to say anything. Its files are as they were.
     pub fn power_off(&self) {
         self.ask(&format!("power_off {}", self.name));
@@ -109,7 +97,8 @@ impl Host<'_> {
     /// Turns it on again; back when it can be logged in to.
     pub fn boot(&self) {
         self.ask(&format!("boot {}", self.name));
-        self.ask(&format!("await {}", self.name));
+        let up = self.fleet.yard.wait_for(self.name);
+        up.expect("it comes up");
     }
 
     /// Leaves no room for another byte in its files.
@@ -129,14 +118,23 @@ impl Host<'_> {
     }
 
     /// Puts lines before its `sshd_config`, where the first word counts.
+    ///
+    /// # Panics
+    /// When sshd does not accept them.
     pub fn configure_sshd(&self, lines: &str) {
-        self.ask(&format!("sshd_config {} '{lines}'", self.name));
+        self.ask(&format!("sshd_config {} {}", self.name, quoted(lines)));
         self.restart_sshd();
     }
 
-    /// The listening process reads its configuration and keys anew; sessions go on.
+    /// The listening process reads its configuration and keys anew; sessions go on. It has when it listens on another socket.
+    #[track_caller]
     fn restart_sshd(&self) {
-        let _ = self.sh("kill -HUP $(cat /run/sshd.pid); sleep 0.05; until grep -q ':0016 .* 0A ' /proc/net/tcp; do sleep 0.01; done");
+        let _ = self.sh(
+            "socket() { awk '$2 ~ /:0016$/ && $4 == \"0A\" { print $10 }' /proc/net/tcp; }
+            sshd=$(cat /run/sshd.pid) old=$(socket)
+            /usr/sbin/sshd -t && kill -HUP $sshd || exit 1
+            until new=$(socket) && [ -n \"$new\" ] && [ \"$new\" != \"$old\" ]; do kill -0 $sshd && [ $((tries += 1)) -lt 2000 ] && sleep 0.01 || exit 1; done",
+        );
     }
 
     /// Takes a program away.
@@ -167,7 +165,8 @@ impl Host<'_> {
                 return None;
             };
             let aside = *pid == "1" || *parent == "0" || state.starts_with('Z');
-            let known = name.starts_with("sshd") || command == ["sleep", "1000"] || *name == "ps";
+            let known =
+                name.starts_with("sshd") || command == ["sleep", "2147483647"] || *name == "ps";
             (!aside && !known).then(|| format!("{user} {}", command.join(" ")))
         };
         all.lines().filter_map(ours).collect()

@@ -5,6 +5,8 @@ name=$1 address=$2 options=$3
 disk=/mnt/$name
 hostname "$name"
 umask 022
+read -r machine_pid _ </mnt/machine/self/stat
+echo "$machine_pid" >"$disk/machine_pid"
 
 mount -t overlay -o "lowerdir=/,upperdir=$disk/upper,workdir=$disk/work" "$name" "$disk/root"
 cd "$disk/root"
@@ -63,8 +65,8 @@ case $options in
 esac
 
 /usr/sbin/sshd -D -E /var/log/sshd.log &
-# Whoever is left without a parent becomes a child of this process.
+# Whoever is left without a parent becomes a child of this process. No test sleeps for as long as it does.
 while :; do
-    sleep 1000 &
+    sleep 2147483647 &
     wait $! || :
 done

@@ -2,9 +2,12 @@
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, ChildStdout, Command, Stdio},
     sync::Mutex,
+    thread::sleep,
+    time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
@@ -18,6 +21,9 @@ const NEEDED: &[(&str, &str)] = &[
     ("/usr/sbin/ip", "iproute2"),
     ("/usr/bin/unshare", "util-linux"),
 ];
+
+/// A host has systemd, the machine two cores, and other tests are hungry.
+const BOOT_MAX: Duration = Duration::from_secs(60);
 
 /// The scripts are read from where they were when this was built, as all tests read their files.
 fn script(name: &str) -> PathBuf {
@@ -33,7 +39,8 @@ pub(crate) struct Yard {
 
 #[derive(Debug)]
 struct Talk {
-    requests: ChildStdin,
+    /// Until the yard is to end.
+    requests: Option<ChildStdin>,
     answers: BufReader<ChildStdout>,
 }
 
@@ -41,15 +48,18 @@ impl Yard {
     pub(crate) fn start() -> Result<Self> {
         check_machine()?;
         let mut shell = Command::new("unshare")
-            .args(["--net", "--mount", "--propagation", "private", "bash"])
+            .args(["--net", "--mount", "--propagation", "private"])
+            .args(["--pid", "--fork", "--kill-child=KILL", "bash"])
             .arg(script("yard.sh"))
             .arg(script("host.sh"))
+            // Signals to the owner's group, as Ctrl-C, are not for hosts: they end with the pipe, all at once.
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()
             .context("cannot start unshare")?;
         let talk = Talk {
-            requests: shell.stdin.take().context("no pipe")?,
+            requests: shell.stdin.take(),
             answers: BufReader::new(shell.stdout.take().context("no pipe")?),
         };
         let yard = Self {
@@ -66,10 +76,28 @@ impl Yard {
     /// Has the yard do something: what it printed.
     pub(crate) fn ask(&self, request: &str) -> Result<String> {
         let mut talk = self.talk.lock().expect("nobody panics with it");
-        writeln!(talk.requests, "{request}").context("the yard is gone")?;
+        let pipe = talk.requests.as_mut().context("the yard has ended")?;
+        writeln!(pipe, "{request}").context("the yard is gone")?;
         let (said, end) = talk.answer(".end ")?;
         ensure!(end == "0", "the yard failed at `{request}`: {said}");
         Ok(said)
+    }
+
+    /// Waits until a host can be logged in to.
+    pub(crate) fn wait_for(&self, host: &str) -> Result<()> {
+        let start = Instant::now();
+        loop {
+            match self.ask(&format!("state {host}"))?.trim() {
+                "up" => return Ok(()),
+                "starting" => {}
+                dead => bail!("{host} does not come up: {dead}"),
+            }
+            ensure!(
+                start.elapsed() < BOOT_MAX,
+                "{host} does not come up in {BOOT_MAX:?}"
+            );
+            sleep(Duration::from_millis(10));
+        }
     }
 }
 
@@ -92,10 +120,20 @@ impl Talk {
 
 impl Drop for Yard {
     fn drop(&mut self) {
-        // It would end with the pipe. This is sooner, and hosts are told to die with it.
-        let _ = self.shell.kill();
+        // The end of its pipe is the end of the yard, and all its processes are gone before `unshare` is.
+        if let Ok(talk) = self.talk.get_mut() {
+            talk.requests = None;
+        } else {
+            let _ = self.shell.kill();
+        }
         let _ = self.shell.wait();
     }
+}
+
+/// As one word of a request, which is one line.
+pub(crate) fn quoted(text: &str) -> String {
+    let text = text.replace('\\', "\\\\").replace('\'', "\\'");
+    format!("$'{}'", text.replace('\n', "\\n"))
 }
 
 /// Whether a fleet can be had here, and what to do where it cannot.

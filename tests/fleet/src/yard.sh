@@ -1,12 +1,13 @@
 # The yard: a network and mounts of its own, and all hosts of one fleet in it. Runs in namespaces that were made for it, so that
 # nothing of this machine is changed, and ends with its stdin, the owner's end of which the kernel closes whatever becomes of
-# the owner. Hosts end with the yard: each is told to die with it.
+# the owner. It is the first of its processes, so that the kernel ends all others with it, however it ends.
 #
 # The owner writes one request a line, and is answered with what it prints and a last line `.end STATUS`.
 #
 #   /mnt/HOST/upper   what differs on the host's root from this machine's
 #   /mnt/HOST/own     folders that are the host's alone
-#   /mnt/HOST/init    its first process, as a number of this machine
+#   /mnt/HOST/init    its first process, as the yard counts; /mnt/HOST/machine_pid as this machine does
+#   /mnt/machine      this machine's /proc: the yard has one of its own
 #   /mnt/keys         the head's key
 set -u
 umask 022
@@ -19,6 +20,7 @@ fail() { echo "$*"; return 1; }
 # The network: `br0` has everything, `br1` what only the jump host reaches.
 lay_out() {
     mount --make-rprivate / && mount -t tmpfs -o mode=755 yard /mnt || return 1
+    mkdir /mnt/machine && mount --bind /proc /mnt/machine && mount -t proc proc /proc || return 1
     ip link set lo up
     for bridge in br0 br1; do
         ip link add $bridge type bridge && ip link set $bridge up || return 1
@@ -33,6 +35,9 @@ table bridge fleet {
         oifname @cut drop
         iifname @no_udp ip protocol udp drop
         oifname @no_udp ip protocol udp drop
+        jump loss
+    }
+    chain loss {
     }
 }
 NFT
@@ -137,7 +142,8 @@ boot() {
     name=$1 disk=/mnt/$1
     # Known before: what stands behind `&` is to have one child.
     address=$(cat "$disk/address") options=$(cat "$disk/options")
-    setpriv --pdeathsig KILL unshare --fork --kill-child=KILL --pid --mount --uts --ipc --net --cgroup --propagation private \
+    rm -f "$disk/machine_pid"
+    unshare --fork --kill-child=KILL --pid --mount --uts --ipc --net --cgroup --propagation private \
         bash "$host_script" "$name" "$address" "$options" </dev/null >"$disk/console" 2>&1 &
     unshare=$!
     echo $unshare >"$disk/unshare"
@@ -160,14 +166,17 @@ plug() {
     ip link add "$port" type veth peer name "$3" netns "$(cat "/mnt/$1/init")" && ip link set "$port" master "$2" up
 }
 
-# await HOST: until its sshd listens.
-await() {
+# state HOST: `up` when its sshd listens, `starting`, or `dead` and why. Nothing here waits for long: the owner may be gone.
+state() {
     disk=/mnt/$1
-    init=$(cat "$disk/init")
-    until grep -q ':0016 .* 0A ' "/proc/$init/net/tcp" 2>/dev/null; do
-        kill -0 "$(cat "$disk/unshare")" 2>/dev/null || fail "$1 does not come up: $(cat "$disk/console")" || return 1
-        sleep 0.01
-    done
+    if ! kill -0 "$(cat "$disk/unshare")" 2>/dev/null; then
+        echo dead
+        cat "$disk/console"
+    elif grep -q ':0016 .* 0A ' "/proc/$(cat "$disk/init")/net/tcp" 2>/dev/null; then
+        echo up
+    else
+        echo starting
+    fi
 }
 
 # Without a last packet: the network is gone before anything there could say goodbye.
@@ -175,40 +184,71 @@ power_off() {
     for port in "$1-0" "$1-1"; do ip link del "$port" 2>/dev/null; done
     kill -KILL "$(cat "/mnt/$1/init")"
     wait "$(cat "/mnt/$1/unshare")" 2>/dev/null
-    rm -f "/mnt/$1/init"
+    rm -f "/mnt/$1/init" "/mnt/$1/machine_pid"
 }
 
-cut_off() { nft add element bridge fleet cut "{ $1-0, $1-1 }"; }
-heal() { nft delete element bridge fleet cut "{ $1-0, $1-1 }"; }
-drop_udp() { nft add element bridge fleet no_udp "{ $1-0, $1-1 }"; }
-pass_udp() { nft delete element bridge fleet no_udp "{ $1-0, $1-1 }"; }
+# machine_pid HOST: nothing where it is off.
+machine_pid() { cat "/mnt/$1/machine_pid" 2>/dev/null; return 0; }
+
+cut_off() { gather cut "$1"; }
+heal() { scatter cut "$1"; }
+drop_udp() { gather no_udp "$1"; }
+pass_udp() { scatter no_udp "$1"; }
+
+# gather SET HOST, scatter SET HOST: whether or not it is in there.
+gather() { nft add element bridge fleet "$1" "{ $2-0, $2-1 }"; }
+scatter() { gather "$1" "$2" && nft delete element bridge fleet "$1" "{ $2-0, $2-1 }"; }
+
+# loss HOST PERCENT: all such rules are written anew, in one step. ARP passes, since it waits a second before it tries again.
+loss() {
+    echo "$2" >"/mnt/$1/loss"
+    {
+        echo 'flush chain bridge fleet loss'
+        for disk in /mnt/*/loss; do
+            disk=${disk%/loss}
+            host=${disk#/mnt/}
+            for side in iifname oifname; do
+                echo "add rule bridge fleet loss $side { $host-0, $host-1 } ether type ip numgen random mod 100 < $(cat "$disk/loss") drop"
+            done
+        done
+    } | nft -f -
+}
 
 # No byte more than is taken now.
 fill_disk() { mount -o remount,size="$(df --output=used -k "/mnt/$1" | tail -1 | tr -d ' ')k" "/mnt/$1"; }
 free_disk() { mount -o remount,size=2g "/mnt/$1"; }
 
 # All that is on the host and not on every machine, one a line: path, kind, mode, owner, size or target, and what files hold.
-# Left out: what logins and boots alone leave, and the backups that the system's own tools make of /etc/passwd and its like.
+# What is in memory is there while the host is up. Left out: what logins and boots alone leave, and the backups that the system's
+# own tools make of /etc/passwd and its like.
 listing() {
-    for part in upper own; do
-        cd "/mnt/$1/$part" || return 1
-        find . -mindepth 1 -type d -printf '%P %y %m %U:%G\n' -o -type f -printf '%P %y %m %U:%G %s ' -exec sh -c 'md5sum <"$1"' - {} \; \
-            -o -printf '%P %y %m %U:%G %l\n' | while read -r path rest; do
-            case $path in
-                etc/*- | etc/.pwd.lock | var/log/* | var/lib/systemd/* | var/lib/sudo/* | *tmp/systemd-private-*) continue ;;
-            esac
-            # A folder that everybody has is copied when something in it changes, and stays.
-            case $rest in d*) [ "$part" = upper ] && [ -d "/$path" ] && continue ;; esac
-            echo "/$path $rest"
-        done
+    disk=/mnt/$1
+    list "$disk/upper" '' && list "$disk/own" '' || return 1
+    [ -e "$disk/init" ] || return 0
+    root=/proc/$(cat "$disk/init")/root
+    list "$root/run" run/ && list "$root/dev/shm" dev/shm/
+}
+
+# list FOLDER PREFIX
+list() {
+    cd "$1" || return 1
+    find . -mindepth 1 -type d -printf "$2%P %y %m %U:%G\n" -o -type f -printf "$2%P %y %m %U:%G %s " -exec sh -c 'md5sum <"$1"' - {} \; \
+        -o -printf "$2%P %y %m %U:%G %l\n" | while read -r path rest; do
+        case $path in
+            etc/*- | etc/.pwd.lock | var/log/* | var/lib/systemd/* | var/lib/sudo/* | *tmp/systemd-private-*) continue ;;
+            run/boot_id | run/sshd* | run/sudo* | run/lock | run/utmp | run/motd*) continue ;;
+            run/systemd* | run/user* | run/log* | run/udev* | run/dbus* | run/credentials* | run/initctl | run/mount* | run/shm) continue ;;
+        esac
+        # A folder that everybody has is copied when something in it changes, and stays.
+        case $rest in d*) [ "$1" = "$disk/upper" ] && [ -d "/$path" ] && continue ;; esac
+        echo "/$path $rest"
     done
     cd /
 }
 
 lay_out || exit 1
-echo .ready
+echo .ready 2>/dev/null
 while read -r request; do
     eval "$request" </dev/null
-    echo ".end $?"
+    echo ".end $?" 2>/dev/null || break
 done
-for init in /mnt/*/init; do kill -KILL "$(cat "$init")" 2>/dev/null; done

@@ -1,15 +1,15 @@
 //! A cluster on a fleet: a coordinator on the head, and agents where a test deploys them.
 
-use std::{collections::BTreeMap, process::Child};
+use std::collections::BTreeMap;
 
-use fleetpool_test_fleet::{Fleet, Plan};
+use fleetpool_test_fleet::{Fleet, Plan, Running};
 
 use crate::support::{Ran, run, start, until};
 
 /// A fleet whose head has a coordinator, and an environment that names it.
 pub(crate) struct Cluster {
     pub(crate) fleet: Fleet,
-    coordinator: Child,
+    coordinator: Running,
 }
 
 impl Cluster {

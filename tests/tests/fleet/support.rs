@@ -1,12 +1,12 @@
 //! What the tests have in common.
 
 use std::{
-    process::{Child, Command, Output, Stdio},
+    process::{Output, Stdio},
     thread::sleep,
     time::{Duration, Instant},
 };
 
-use fleetpool_test_fleet::{Fleet, Host, Plan};
+use fleetpool_test_fleet::{Command, Fleet, Host, Plan, Running};
 use fleetpool_tests::cluster::built;
 
 /// How long anything may take that is waited for.
@@ -49,7 +49,7 @@ pub(crate) fn run(on: Host<'_>, words: &[&str]) -> Ran {
 }
 
 /// Starts it.
-pub(crate) fn start(on: Host<'_>, words: &[&str]) -> Child {
+pub(crate) fn start(on: Host<'_>, words: &[&str]) -> Running {
     fleetpool(on, words).spawn().expect("it starts")
 }
 

@@ -1,6 +1,6 @@
 //! A fleet by hand: runs a command on the head of one, and ends it with that.
 
-use std::path::PathBuf;
+use std::{os::unix::process::ExitStatusExt as _, path::PathBuf};
 
 use anyhow::Result;
 use clap::Parser;
@@ -50,7 +50,14 @@ fn main() -> Result<()> {
     let [program, arguments @ ..] = &args.command[..] else {
         unreachable!("it has a default");
     };
-    let status = fleet.head().command(program).args(arguments).status()?;
+    let mut command = fleet.head().command(program);
+    command.args(arguments);
+    if let Some(term) = std::env::var_os("TERM") {
+        command.env("TERM", term);
+    }
+    let status = command.status()?;
     drop(fleet);
-    std::process::exit(status.code().unwrap_or(1));
+    // As shells tell of a signal.
+    let code = status.code().or(status.signal().map(|signal| 128 + signal));
+    std::process::exit(code.unwrap_or(1));
 }
