@@ -134,3 +134,20 @@ bench-python: $(BENCH_VENV)/installed ## the second: the Python package; CASES="
 	PATH="$(BENCH_VENV)/bin:$$PATH" $(BENCH_VENV)/bin/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps \
 		--force-reinstall ./python
 	$(BENCH_VENV)/bin/python python/bench/pool.py --cluster loopback $(CASES)
+
+# What is shipped; DEB_PROFILE=release is quicker to build.
+DEB_PROFILE ?= dist
+BUILT = $(or $(CARGO_TARGET_DIR),target)/$(DEB_PROFILE)
+
+.PHONY: deb
+deb: ## a Debian package of the binary, in target/debian (needs cargo-deb, dpkg-dev and binutils)
+	$(CARGO) build --locked --profile $(DEB_PROFILE) -p fleetpool-cli
+	$(MAKE) --no-print-directory deb-of-built
+
+.PHONY: deb-of-built
+deb-of-built: # the same of the binary that is there
+	mkdir -p $(BUILT)/completions
+	$(BUILT)/fleetpool completions bash >$(BUILT)/completions/fleetpool.bash
+	$(BUILT)/fleetpool completions zsh >$(BUILT)/completions/_fleetpool
+	$(BUILT)/fleetpool completions fish >$(BUILT)/completions/fleetpool.fish
+	$(CARGO) deb --locked --no-build --strip --profile $(DEB_PROFILE) -p fleetpool-cli
