@@ -29,7 +29,7 @@ build: ## the binary, the examples and the tests
 
 # The tests last, so that their summary is the last thing one reads.
 .PHONY: test
-test: fleet-packages lint build doctest pytest nextest ## all that a change must pass
+test: fleet-packages slurm-packages lint build doctest pytest nextest ## all that a change must pass
 
 # Hosts in namespaces run the machine's own sshd, in networks of their own; the machine itself runs none, which RUNLEVEL=1 sees to.
 .PHONY: fleet-packages
@@ -39,6 +39,19 @@ fleet-packages: ## what the tests with real hosts need of Debian's packages (the
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ $$(id -u) != 0 ]; then echo "install these and run the tests as root: "$$missing >&2; exit 1; fi; \
 	apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing
+
+# Their daemons start with the tests' own hosts, never with this machine: RUNLEVEL=1 again.
+.PHONY: slurm-packages
+slurm-packages: ## what the test of Slurm jobs needs of Debian's packages
+	@missing=$$(for need in /usr/sbin/slurmctld:slurmctld /usr/sbin/slurmd:slurmd /usr/bin/sbatch:slurm-client /usr/sbin/munged:munge; do \
+		[ -e $${need%:*} ] || echo $${need#*:}; done); \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ $$(id -u) != 0 ]; then echo "install these and run the tests as root: "$$missing >&2; exit 1; fi; \
+	apt-get update -qq && RUNLEVEL=1 DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing
+
+.PHONY: test-slurm
+test-slurm: fleet-packages slurm-packages build ## the test of Slurm jobs alone; `make test` has it too
+	timeout $(TEST_MINUTES_MAX)m $(CARGO) test --locked --workspace --test fleet -- slurm
 
 .PHONY: nextest
 nextest: build ## the tests alone
@@ -121,3 +134,20 @@ bench-python: $(BENCH_VENV)/installed ## the second: the Python package; CASES="
 	PATH="$(BENCH_VENV)/bin:$$PATH" $(BENCH_VENV)/bin/pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps \
 		--force-reinstall ./python
 	$(BENCH_VENV)/bin/python python/bench/pool.py --cluster loopback $(CASES)
+
+# What is shipped; DEB_PROFILE=release is quicker to build.
+DEB_PROFILE ?= dist
+BUILT = $(or $(CARGO_TARGET_DIR),target)/$(DEB_PROFILE)
+
+.PHONY: deb
+deb: ## a Debian package of the binary, in target/debian (needs cargo-deb, dpkg-dev and binutils)
+	$(CARGO) build --locked --profile $(DEB_PROFILE) -p fleetpool-cli
+	$(MAKE) --no-print-directory deb-of-built
+
+.PHONY: deb-of-built
+deb-of-built: # the same of the binary that is there
+	mkdir -p $(BUILT)/completions
+	$(BUILT)/fleetpool completions bash >$(BUILT)/completions/fleetpool.bash
+	$(BUILT)/fleetpool completions zsh >$(BUILT)/completions/_fleetpool
+	$(BUILT)/fleetpool completions fish >$(BUILT)/completions/fleetpool.fish
+	$(CARGO) deb --locked --no-build --strip --profile $(DEB_PROFILE) -p fleetpool-cli

@@ -1,12 +1,8 @@
 //! Many hosts: real ones in namespaces, over real ssh, against the tools that operators use.
 
-use std::{
-    path::Path,
-    process::{Child, Stdio},
-    time::Instant,
-};
+use std::{path::Path, process::Stdio, time::Instant};
 
-use fleetpool_test_fleet::{Fleet, Host};
+use fleetpool_test_fleet::{Fleet, Host, Running};
 
 use crate::{
     measure::{Contestant, Turns, interleave},
@@ -48,7 +44,7 @@ pub(crate) fn case(fleetpool: &Path) -> Vec<Line> {
 }
 
 /// Stopped when the case is over.
-struct Coordinator(Child);
+struct Coordinator(Running);
 
 impl Coordinator {
     fn start(head: Host<'_>) -> Self {

@@ -4,4 +4,5 @@ mod adhoc;
 mod carriers;
 mod cluster;
 mod deploy;
+mod slurm;
 mod support;
