@@ -28,8 +28,10 @@ pub(crate) enum ToKeeper {
     Define {
         /// Number of the specification.
         spec: SpecId,
-        /// What it says.
+        /// What it says, but for the standard input.
         body: Box<Spec>,
+        /// One item: the standard input, which may be large.
+        payloads: Payloads,
     },
     /// A command to run, behind those that the keeper has.
     Run {
@@ -161,7 +163,7 @@ pub(crate) struct TaskEnd {
 impl Message for ToKeeper {
     fn payloads(&mut self) -> Option<&mut Payloads> {
         match self {
-            Self::Run { payloads, .. } => Some(payloads),
+            Self::Define { payloads, .. } | Self::Run { payloads, .. } => Some(payloads),
             _ => None,
         }
     }

@@ -301,8 +301,13 @@ impl Keeper {
                 self.channel.put(FromKeeper::WorkerNotStarted { reason });
                 self.end(Duration::ZERO);
             }
-            ToKeeper::Define { spec, body } => {
-                self.recipes.insert(spec, Recipe::new(&self.place, &body));
+            ToKeeper::Define {
+                spec,
+                body,
+                payloads,
+            } => {
+                let recipe = Recipe::new(&self.place, &body, &only(payloads));
+                self.recipes.insert(spec, recipe);
             }
             ToKeeper::Run {
                 attempt,

@@ -42,9 +42,9 @@ pub(crate) struct Recipe {
 
 impl Recipe {
     /// Prepares, or says why no command of this specification can be started.
-    pub(crate) fn new(place: &Place, spec: &Spec) -> Result<Self, String> {
+    pub(crate) fn new(place: &Place, spec: &Spec, stdin: &[u8]) -> Result<Self, String> {
         let changes = place.env.iter().chain(&spec.env);
-        let input = match &*spec.stdin {
+        let input = match stdin {
             [] => None,
             bytes => Some(
                 Input::new(bytes)

@@ -91,7 +91,14 @@ impl Command {
 
     fn on_order(&mut self, order: Order) {
         match order {
-            Order::Define(spec, body) => self.outgoing.put(ToKeeper::Define { spec, body }),
+            Order::Define(spec, mut body) => {
+                let payloads = one(std::mem::take(&mut body.stdin));
+                self.outgoing.put(ToKeeper::Define {
+                    spec,
+                    body,
+                    payloads,
+                });
+            }
             Order::Run(tasks) => {
                 self.outlet.take_time();
                 for task in tasks {

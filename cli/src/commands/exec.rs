@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use bytes::Bytes;
 use clap::Args;
 use fleetpool_proto::pool::{ContentHash, PoolOptions, Retries, Spec};
 use nix::sys::stat::{SFlag, fstat};
@@ -30,6 +31,8 @@ use crate::{
     template::{Syntax, Template},
 };
 
+/// A larger stdin goes by its hash, once to the coordinator.
+const INLINE_BYTES_MAX: usize = 64 << 10;
 /// Most bytes of stdin that are sent to every host.
 const STDIN_BYTES_MAX: u64 = 64 << 20;
 /// A run that waits for its stdin says so after this long.
@@ -130,12 +133,19 @@ pub(crate) async fn run(args: ExecArgs, cluster: &ClusterArgs) -> Result<Exit, F
     let total = names.len() as u64;
     let stdin = args.stdin().await?;
     let past = args.tasks.past()?;
+    let mut spec = args.tasks.spec(Vec::new())?;
+    let offer = if stdin.len() <= INLINE_BYTES_MAX {
+        spec.stdin = stdin.into();
+        None
+    } else {
+        Some(Offer::Bytes(stdin.into()))
+    };
     let errand = Errand {
         recorder: args.tasks.recorder(past.as_ref(), args.habits())?,
         name: tasks::name(&args.words),
         template,
-        spec: args.tasks.spec(stdin)?,
-        offer: None,
+        spec,
+        offer,
         retries: args.tasks.retries(),
         past,
         gate: args.hosts.gate(&args.tasks.halt, total),
@@ -146,13 +156,21 @@ pub(crate) async fn run(args: ExecArgs, cluster: &ClusterArgs) -> Result<Exit, F
     errand.run(place, args.hosts.jobs).await
 }
 
+/// Content that agents may ask for.
+pub(super) enum Offer {
+    /// In memory.
+    Bytes(Bytes),
+    /// In this file.
+    File(ContentHash, PathBuf),
+}
+
 /// Something to be done once on every host.
 pub(super) struct Errand {
     pub(super) name: String,
     pub(super) template: Template,
     pub(super) spec: Spec,
-    /// A file that agents may ask for.
-    pub(super) offer: Option<(ContentHash, PathBuf)>,
+    /// What commands read, where it is large: agents ask for it by its hash.
+    pub(super) offer: Option<Offer>,
     pub(super) retries: Retries,
     pub(super) past: Option<Past>,
     pub(super) gate: Gate,
@@ -170,9 +188,14 @@ impl Errand {
     pub(super) async fn run(self, place: Place, jobs: Option<u32>) -> Result<Exit, Failure> {
         let total = place.names().len() as u64;
         let (cluster, inputs, farewell) = place.begin(self.template).await?;
-        if let Some((hash, path)) = self.offer {
-            cluster.offer(hash, path);
-        }
+        let mut spec = self.spec;
+        spec.content = self.offer.map(|offer| match offer {
+            Offer::Bytes(bytes) => cluster.offer_bytes(bytes),
+            Offer::File(hash, path) => {
+                cluster.offer(hash, path);
+                hash
+            }
+        });
         let job = Job {
             cluster,
             pool: PoolOptions {
@@ -186,7 +209,7 @@ impl Errand {
                 waits_for_lost: false,
                 ..PoolOptions::default()
             },
-            spec: self.spec,
+            spec,
             inputs,
             total: Some(total),
             past: self.past,

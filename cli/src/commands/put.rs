@@ -7,7 +7,7 @@ use fleetpool_proto::pool::{ContentHash, Retries, Spec};
 use tempfile::NamedTempFile;
 
 use super::{
-    exec::{Errand, HostArgs, place::Place},
+    exec::{Errand, HostArgs, Offer, place::Place},
     rollout::confirm,
 };
 use crate::{
@@ -72,11 +72,10 @@ pub(crate) async fn run(args: PutArgs, cluster: &ClusterArgs) -> Result<Exit, Fa
         name: format!("put {}", dest.to_string_lossy()),
         template: Template::parse(&words, false, &Syntax::Host).map_err(Failure::usage)?,
         spec: Spec {
-            content: Some(hash),
             timeout_ms: args.timeout.map_or(0, duration::millis),
             ..Spec::default()
         },
-        offer: Some((hash, archive.path().to_owned())),
+        offer: Some(Offer::File(hash, archive.path().to_owned())),
         retries: Retries::default(),
         past: None,
         gate: args.hosts.gate(&Halt::Never, total),

@@ -316,3 +316,20 @@ fn files_and_folders_go_to_hosts_and_come_back() {
     site.run(&["put", "/no/such", "--hosts", "web1", "x"])
         .refuses(2, &["/no/such: No such file"]);
 }
+
+#[test]
+fn a_large_stdin_goes_to_every_host() {
+    let site = Site::new();
+    let bytes: Vec<u8> = b"0123456789abcdef".repeat(1 << 19);
+    let file = site.path("stdin");
+    fs::write(&file, &bytes).unwrap();
+    let mut command = site.command(&["exec", "--hosts", "web[1-2]", "-k", "--", "cksum"]);
+    command.stdin(fs::File::open(&file).unwrap());
+    let ran = Ran::from(command.output().unwrap());
+    let sum = std::process::Command::new("cksum")
+        .stdin(fs::File::open(&file).unwrap())
+        .output()
+        .unwrap();
+    let sum = String::from_utf8(sum.stdout).unwrap();
+    assert_eq!(ran.stdout, format!("web1: {sum}web2: {sum}"), "{ran:?}");
+}

@@ -77,7 +77,8 @@ fn start_daemon(on: Host<'_>, daemon: &str) {
 /// What ada, who is nobody's admin, does on the head.
 #[track_caller]
 fn ada(cluster: &Cluster, words: &[&str]) -> String {
-    let mut command = cluster.fleet.head().command_of_ada(words[0]);
+    let mut command = cluster.fleet.head().command(words[0]);
+    command.user("ada");
     let output = command.args(&words[1..]).stdin(Stdio::null()).output();
     let ran = Ran::from(output.expect("it starts"));
     assert_eq!(ran.code, Some(0), "{words:?}: {ran:?}");
