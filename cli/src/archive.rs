@@ -131,6 +131,7 @@ pub(crate) fn unpack(from: impl Read, dest: &Path, into: bool) -> io::Result<()>
         let mut entry = entry?;
         let name = entry.path()?.into_owned();
         let path = place(dest, into, &name)?;
+        check_way(dest, &path)?;
         put(&mut entry, &path, &mut folders).map_err(at(&path))?;
     }
     // The innermost first, when nothing more is to be written into them.
@@ -161,24 +162,30 @@ fn place(dest: &Path, into: bool, name: &Path) -> io::Result<PathBuf> {
     })
 }
 
+/// No link stands between `dest` and `path`, of this archive or of an earlier one: it could lead anywhere.
+fn check_way(dest: &Path, path: &Path) -> io::Result<()> {
+    let below = path.ancestors().skip(1);
+    for folder in below.take_while(|folder| *folder != dest && folder.starts_with(dest)) {
+        if fs::symlink_metadata(folder).is_ok_and(|meta| meta.is_symlink()) {
+            return Err(io::Error::other(format!(
+                "{} is a link, and nothing is written by way of one",
+                folder.display()
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn put<R: Read>(
     entry: &mut Entry<'_, R>,
     path: &Path,
     folders: &mut Vec<(PathBuf, u32)>,
 ) -> io::Result<()> {
-    let mode = entry.header().mode()? & 0o7777;
-    // A link that stands in a folder's place would lead elsewhere.
-    if let Some(parent) = path.parent()
-        && fs::symlink_metadata(parent).is_ok_and(|meta| meta.is_symlink())
-        && !folders.is_empty()
-    {
-        return Err(io::Error::other(
-            "a link stands where the archive has a folder",
-        ));
-    }
+    // As cp does: nobody else's file runs as its owner here.
+    let mode = entry.header().mode()? & 0o777;
     match entry.header().entry_type() {
         EntryType::Directory => {
-            if !path.is_dir() {
+            if !fs::symlink_metadata(path).is_ok_and(|meta| meta.is_dir()) {
                 fs::create_dir(path)?;
             }
             fs::set_permissions(path, Permissions::from_mode(mode | 0o700))?;
@@ -189,13 +196,13 @@ fn put<R: Read>(
             let target = entry.link_name()?.unwrap_or_default().into_owned();
             let part = beside(path);
             std::os::unix::fs::symlink(target, &part)?;
-            replace(&part, path)
+            fs::rename(&part, path)
         }
         EntryType::Regular => {
             let part = beside(path);
             let written = write(entry, &part, mode);
             written
-                .and_then(|()| replace(&part, path))
+                .and_then(|()| fs::rename(&part, path))
                 .inspect_err(|_| drop(fs::remove_file(&part)))
         }
         _ => Ok(()),
@@ -203,14 +210,10 @@ fn put<R: Read>(
 }
 
 fn write(from: &mut impl Read, part: &Path, mode: u32) -> io::Result<()> {
-    let mut file = File::create(part)?;
+    let mut file = File::create_new(part)?;
     io::copy(from, &mut file)?;
     file.set_permissions(Permissions::from_mode(mode))?;
     file.sync_all()
-}
-
-fn replace(part: &Path, path: &Path) -> io::Result<()> {
-    fs::rename(part, path)
 }
 
 /// A name in the same folder that nobody else uses.
@@ -303,26 +306,34 @@ mod tests {
         for name in ["../out", "/etc/out", "a/../../out"] {
             assert!(place(to.path(), true, Path::new(name)).is_err(), "{name}");
         }
-        // A link and then something behind it.
-        let mut builder = Builder::new(Vec::new());
-        let mut header = tar::Header::new_gnu();
-        header.set_entry_type(EntryType::Directory);
-        header.set_mode(0o755);
-        header.set_size(0);
-        builder
-            .append_data(&mut header.clone(), "d", io::empty())
-            .unwrap();
-        header.set_entry_type(EntryType::Symlink);
-        builder
-            .append_link(&mut header.clone(), "d/link", "/tmp")
-            .unwrap();
-        header.set_entry_type(EntryType::Regular);
-        builder
-            .append_data(&mut header, "d/link/out", io::empty())
-            .unwrap();
-        let archive = builder.into_inner().unwrap();
-        assert!(unpack(&archive[..], to.path(), true).is_err());
-        assert!(!Path::new("/tmp/out").exists());
+        // A link, and then something behind it: at the top, in a folder, and in a folder that is there already.
+        let outside = tempfile::tempdir().unwrap();
+        fs::create_dir(outside.path().join("deep")).unwrap();
+        for (link, behind) in [
+            ("link", "link/out"),
+            ("d/link", "d/link/out"),
+            ("d/link", "d/link/deep/out"),
+        ] {
+            let to = tempfile::tempdir().unwrap();
+            fs::create_dir(to.path().join("d")).unwrap();
+            let mut builder = Builder::new(Vec::new());
+            let mut header = tar::Header::new_gnu();
+            header.set_mode(0o4755);
+            header.set_size(0);
+            header.set_entry_type(EntryType::Symlink);
+            builder
+                .append_link(&mut header.clone(), link, outside.path())
+                .unwrap();
+            header.set_entry_type(EntryType::Regular);
+            builder
+                .append_data(&mut header, behind, io::empty())
+                .unwrap();
+            let archive = builder.into_inner().unwrap();
+            let error = unpack(&archive[..], to.path(), true).unwrap_err();
+            assert!(error.to_string().contains("is a link"), "{error}");
+            assert!(!outside.path().join("out").exists());
+            assert!(!outside.path().join("deep/out").exists());
+        }
     }
 
     #[test]
