@@ -15,6 +15,8 @@ use std::{
 
 use tar::{Archive, Builder, Entry, EntryType};
 
+/// This very program at the other end: whoever runs commands there is made of it.
+pub(crate) const PROGRAM: &str = "/proc/self/exe";
 /// The hidden first arguments that make this process one end.
 pub(crate) const UNPACK_VERB: &str = "__fleetpool-unpack";
 pub(crate) const PACK_VERB: &str = "__fleetpool-pack";

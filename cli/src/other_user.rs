@@ -12,10 +12,10 @@ use std::{
 use fleetpool_proto::command::Word;
 use nix::unistd::{User, geteuid, initgroups, setgid, setuid};
 
+use crate::archive::PROGRAM;
+
 /// The hidden first argument; the user and the command follow.
 const VERB: &str = "__fleetpool-as";
-/// This very program at the other end: whoever runs commands there is made of it.
-const PROGRAM: &str = "/proc/self/exe";
 /// Exit statuses that shells have for this.
 const CANNOT: i32 = 126;
 const NOT_FOUND: i32 = 127;

@@ -4,6 +4,7 @@ pub(crate) mod agent;
 pub(crate) mod cancel;
 pub(crate) mod completions;
 pub(crate) mod coordinator;
+mod copy;
 pub(crate) mod cordon;
 pub(crate) mod deploy;
 pub(crate) mod drain;
