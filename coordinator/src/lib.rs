@@ -10,10 +10,12 @@
 #![forbid(unsafe_code)]
 
 pub mod access;
+mod journal;
 mod serve;
 mod shell;
 mod state;
 
+pub use journal::JournalError;
 pub use serve::{ServeError, ServeOptions, Server};
 
 pub use shell::{Handle, Options, Refused, Ticket, start};

@@ -3,14 +3,20 @@
 use std::{fs::File, path::PathBuf, sync::Arc, time::Duration};
 
 use fleetpool_net::{Address, BindError, Gatekeeper as _, Incoming, Listener};
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::{
+    sync::oneshot,
+    time::{MissedTickBehavior, interval},
+};
 
 use crate::{
     access::Access,
-    shell::{Handle, Options, start_with, wall_s},
+    journal::{Folder, JournalError},
+    shell::{Handle, Options, start_durable, wall_s},
     state::{State, StateError},
 };
 
+/// The journal's folder, in the coordinator's.
+const JOURNAL_DIR: &str = "journal";
 /// How often sessions are looked through for certificates that have ended meanwhile.
 const EXPIRY_CHECK_EVERY: Duration = Duration::from_secs(20);
 /// Time for the last packets of a coordinator that stops to leave the machine.
@@ -52,6 +58,12 @@ pub enum ServeError {
     /// Its folder cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
+    /// Its journal cannot be used, or not any more.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// It cannot go on.
+    #[error("{0}")]
+    Failed(String),
     /// An address cannot be listened on.
     #[error(transparent)]
     Bind(#[from] BindError),
@@ -63,6 +75,8 @@ pub struct Server {
     listener: Listener,
     handle: Handle,
     access: Arc<Access>,
+    /// Hears why it cannot go on.
+    failed: oneshot::Receiver<String>,
     /// Held while it serves.
     _lock: File,
 }
@@ -83,9 +97,12 @@ impl Server {
             lease: options.lease,
             lost_after: options.lost_after,
         };
+        let folder = Folder::open(&options.state.join(JOURNAL_DIR))?;
+        let (handle, failed) = start_durable(core, Arc::clone(&access), folder)?;
         Ok(Self {
             listener,
-            handle: start_with(core, Some(Arc::clone(&access))),
+            handle,
+            failed,
             access,
             _lock: state.lock,
         })
@@ -110,7 +127,10 @@ impl Server {
     }
 
     /// Serves until `stop` is ready, then tells everybody goodbye.
-    pub async fn run(mut self, stop: impl Future<Output = ()>) {
+    ///
+    /// # Errors
+    /// When it cannot go on: its disk refuses.
+    pub async fn run(mut self, stop: impl Future<Output = ()>) -> Result<(), ServeError> {
         tokio::pin!(stop);
         let mut expiry = interval(EXPIRY_CHECK_EVERY);
         expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -121,10 +141,12 @@ impl Server {
                 }
                 _ = expiry.tick() => self.expel_expired().await,
                 () = &mut stop => break,
+                Ok(reason) = &mut self.failed => return Err(ServeError::Failed(reason)),
             }
         }
         self.handle.stop("the coordinator is shut down").await;
         tokio::time::sleep(LINGER).await;
+        Ok(())
     }
 
     async fn expel_expired(&self) {

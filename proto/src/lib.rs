@@ -8,6 +8,7 @@ pub mod command;
 pub mod frame;
 pub mod ids;
 pub mod join;
+pub mod journal;
 pub mod limits;
 pub mod message;
 pub mod outcome;

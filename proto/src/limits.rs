@@ -96,6 +96,9 @@ pub const GROUPS_IN_WORD_MAX: usize = 1000;
 
 /// An agent's right to its slots lasts this long after it *sent* the renewal that was answered.
 pub const LEASE: Duration = Duration::from_secs(30);
+/// Leases that a client which has lost its session without a word, or whose coordinator was started again, may take to come back
+/// before its pools are ended. (A client that was killed is known to be gone at once, by its lifeline.)
+pub const CLIENT_GRACE_LEASES: u32 = 2;
 /// What the coordinator waits on top of the lease before it grants a lost host's tasks again: a tenth of the
 /// lease for clocks that run at different speeds, and this for the time it takes to kill.
 pub const LEASE_MARGIN: Duration = Duration::from_secs(2);

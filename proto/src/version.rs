@@ -32,6 +32,8 @@ pub struct Hello {
     /// Set on a connection that carries nothing but its own end: it lives as long as this client does, and the
     /// operating system closes it when the client is killed, long before an idle timeout would tell.
     pub lifeline: Option<ClientId>,
+    /// Set by a client that lost its session: which client it was, and wants to be again.
+    pub resume: Option<ClientId>,
 }
 
 impl Hello {
@@ -45,6 +47,7 @@ impl Hello {
             name: name.into(),
             build: env!("CARGO_PKG_VERSION").to_owned(),
             lifeline: None,
+            resume: None,
         }
     }
 
@@ -53,6 +56,15 @@ impl Hello {
     pub fn lifeline(role: Role, name: impl Into<String>, client: ClientId) -> Self {
         Self {
             lifeline: Some(client),
+            ..Self::new(role, name)
+        }
+    }
+
+    /// The Hello of `client`, which has lost its session.
+    #[must_use]
+    pub fn resume(role: Role, name: impl Into<String>, client: ClientId) -> Self {
+        Self {
+            resume: Some(client),
             ..Self::new(role, name)
         }
     }
@@ -90,6 +102,8 @@ pub struct Welcome {
     pub client: ClientId,
     /// First of the pool numbers that this client may use (clients).
     pub pools_from: PoolId,
+    /// How long the coordinator waits for a client whose session is lost, in milliseconds; 0: it does not (clients).
+    pub resume_ms: u64,
 }
 
 impl Message for Hello {

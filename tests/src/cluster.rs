@@ -23,6 +23,7 @@ const PAUSE: Duration = Duration::from_millis(10);
 pub struct Cluster {
     address: SocketAddr,
     coordinator: Child,
+    options: Vec<String>,
     agents: Vec<Child>,
     folder: TempDir,
 }
@@ -75,17 +76,12 @@ impl Cluster {
             "init: {}",
             String::from_utf8_lossy(&init.stderr)
         );
-        let coordinator = fleetpool(folder.path())
-            .args(["coordinator", "--listen", "127.0.0.1:0"])
-            .args(options)
-            .stdout(log(folder.path(), "coordinator.out"))
-            .stderr(log(folder.path(), "coordinator.log"))
-            .spawn()
-            .expect("the coordinator starts");
+        let coordinator = start_coordinator(folder.path(), "127.0.0.1:0", options);
         let address = listens_on(&folder.path().join("coordinator.log"));
         let cluster = Self {
             address,
             coordinator,
+            options: options.iter().map(|&option| option.to_owned()).collect(),
             agents: Vec::new(),
             folder,
         };
@@ -97,6 +93,24 @@ impl Cluster {
                 .is_ok_and(|output| output.status.success())
         });
         cluster
+    }
+
+    /// Kills the coordinator with SIGKILL, and waits for its end.
+    ///
+    /// # Panics
+    /// When it has ended by itself.
+    pub fn kill_coordinator(&mut self) {
+        self.coordinator.kill().expect("it runs");
+        let status = self.coordinator.wait().expect("it is our child");
+        assert_eq!(status.code(), None, "it ended by itself\n{}", self.logs());
+    }
+
+    /// Starts another coordinator on the folder and port of the one that has ended, and waits until it listens.
+    pub fn start_again(&mut self) {
+        let address = self.address.to_string();
+        let options: Vec<&str> = self.options.iter().map(String::as_str).collect();
+        self.coordinator = start_coordinator(self.folder.path(), &address, &options);
+        listens_on(&self.folder.path().join("coordinator.log"));
     }
 
     /// Joins another agent, which dials the coordinator.
@@ -264,6 +278,16 @@ pub fn built(name: &str) -> PathBuf {
         path.display()
     );
     path
+}
+
+fn start_coordinator(folder: &Path, address: &str, options: &[&str]) -> Child {
+    fleetpool(folder)
+        .args(["coordinator", "--listen", address])
+        .args(options)
+        .stdout(log(folder, "coordinator.out"))
+        .stderr(log(folder, "coordinator.log"))
+        .spawn()
+        .expect("the coordinator starts")
 }
 
 /// The `fleetpool` command with its files in `folder` and no settings from elsewhere.

@@ -74,6 +74,52 @@ fn three_hosts_share_the_work() {
 }
 
 #[test]
+fn g10_a_killed_coordinator_loses_nothing_and_repeats_nothing() {
+    for seed in 0..200 {
+        let mut world = World::new(seed)
+            .hosts(3)
+            .slots(4)
+            .submit(300)
+            .lasting(Lengths::Between(
+                Duration::from_millis(5),
+                Duration::from_millis(400),
+            ));
+        if seed % 2 == 0 {
+            world = world.once();
+        }
+        for time in [800, 3000, 6000] {
+            world = world.at(Duration::from_millis(time)).kill_coordinator();
+        }
+        let summary = world.run();
+        assert_eq!(
+            (summary.delivered, summary.begun),
+            (300, 300),
+            "seed {seed}"
+        );
+    }
+}
+
+#[test]
+fn g10_a_coordinator_whose_machine_loses_its_power_keeps_what_it_acknowledged() {
+    for seed in 0..200 {
+        let mut world = World::new(seed)
+            .hosts(3)
+            .slots(4)
+            .submit(300)
+            .lasting(Lengths::Between(
+                Duration::from_millis(5),
+                Duration::from_millis(400),
+            ));
+        if seed % 2 == 0 {
+            world = world.once();
+        }
+        let time = Duration::from_millis(900 + 7 * seed);
+        let summary = world.at(time).cut_coordinators_power().run();
+        assert_eq!(summary.delivered, 300, "seed {seed}");
+    }
+}
+
+#[test]
 fn a_host_is_lost_in_the_middle() {
     let summary = World::new(2)
         .hosts(3)

@@ -78,9 +78,9 @@ pub(crate) async fn run(args: CoordinatorArgs, cluster: &ClusterArgs) -> Result<
     let stop = async move {
         signals.next().await;
     };
-    server.run(stop).await;
+    let served = server.run(stop).await;
     keeping.abort();
-    Ok(())
+    served.map_err(Failure::fleetpool)
 }
 
 /// Where tunnels lead: an address of this machine that the coordinator listens on.

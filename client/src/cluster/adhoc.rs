@@ -122,7 +122,7 @@ impl Cluster {
         let (session, welcome) = park::block_on(ready).map_err(ended)??;
         let runtime = thread.runtime().clone();
         Ok((
-            Self::start(session, welcome, runtime, Some(thread)),
+            Self::start(session, welcome, None, runtime, Some(thread)),
             arrivals,
         ))
     }

@@ -54,7 +54,7 @@ impl Cluster {
         };
         let (session, welcome) = park::block_on(ready).map_err(ended)??;
         let runtime = thread.runtime().clone();
-        Ok(Self::start(session, welcome, runtime, Some(thread)))
+        Ok(Self::start(session, welcome, None, runtime, Some(thread)))
     }
 
     /// The same, but on the tokio runtime that this is called on instead of a thread of its own: whatever happens to

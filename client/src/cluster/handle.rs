@@ -6,6 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -26,6 +27,7 @@ use super::{
     error::Error,
     events::Events,
     hosts::Hosts,
+    line::{Again, Line, Redial},
     outbox::Outbox,
     router::{Content, Route, Shared},
     submitter::Submitter,
@@ -79,12 +81,13 @@ impl Cluster {
     /// Serves `session` on the runtime that this is called on.
     #[must_use]
     pub fn over(session: Session, welcome: Welcome) -> Self {
-        Self::start(session, welcome, Handle::current(), None)
+        Self::start(session, welcome, None, Handle::current(), None)
     }
 
     pub(crate) fn start(
         session: Session,
         welcome: Welcome,
+        redial: Option<Redial>,
         runtime: Handle,
         thread: Option<Thread>,
     ) -> Self {
@@ -93,7 +96,15 @@ impl Cluster {
             sender,
             receiver,
         } = session;
-        let shared = Arc::new(Shared::new(sender));
+        let grace = Duration::from_millis(welcome.resume_ms);
+        let redial = redial.filter(|_| !grace.is_zero());
+        let again = redial.map(|redial| Again {
+            client: welcome.client,
+            grace,
+            redial,
+        });
+        let line = Line::new(sender, again);
+        let shared = Arc::new(Shared::new(line));
         runtime.spawn(Arc::clone(&shared).route(receiver));
         let inner = Inner {
             shared,
@@ -127,14 +138,14 @@ impl Cluster {
     /// When the session is lost.
     pub fn open(&self, options: PoolOptions) -> Result<(Submitter, Events), Error> {
         let pool = PoolId(self.inner.pools.fetch_add(1, Ordering::Relaxed));
-        let outbox = Arc::new(Outbox::new(pool));
+        let line = &self.inner.shared.line;
+        let outbox = Arc::new(Outbox::new(pool, line.resumes()));
         let (events, queue) = mpsc::channel(DELIVERIES_MAX);
         let route = Route::new(Arc::clone(&outbox), events);
         self.inner.shared.add_pool(pool, route)?;
-        let sender = self.inner.shared.sender.clone();
         self.inner
             .runtime
-            .spawn(Arc::clone(&outbox).flush_to(sender));
+            .spawn(Arc::clone(&outbox).flush_to(line.sessions()));
         let options = Box::new(options);
         outbox.say(FromClient::OpenPool { pool, options });
         Ok((
@@ -153,11 +164,12 @@ impl Cluster {
         let (asker, answer) = oneshot::channel();
         shared.add_question(question, asker)?;
         let ask = FromClient::Ask { question, query };
-        let sent = shared.sender.send(ask.into_frame()).await;
+        let sender = shared.line.sender().ok_or_else(|| shared.away())?;
+        let sent = sender.send(ask.into_frame()).await;
         sent.map_err(|closed| Error::Lost {
             reason: closed.to_string(),
         })?;
-        answer.await.map_err(|_| shared.lost())
+        answer.await.map_err(|_| shared.away())
     }
 
     /// A host's name, once a row that mentions it has come.
@@ -190,7 +202,7 @@ impl Cluster {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.shared.sender.close("the client is done");
+        self.shared.line.close("the client is done");
         drop(self.thread.take());
     }
 }

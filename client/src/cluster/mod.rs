@@ -18,10 +18,13 @@ mod error;
 mod events;
 mod handle;
 mod hosts;
+mod line;
 mod outbox;
 mod remote;
 mod router;
+mod statement;
 mod submitter;
+mod taken;
 mod thread;
 mod window;
 

@@ -19,7 +19,7 @@ use fleetpool_proto::{
 };
 use tokio::sync::Notify;
 
-use super::{error::Error, window::Window};
+use super::{error::Error, line::Sessions, statement::Statement, window::Window};
 
 /// The shared half of a pool's [`Submitter`](super::Submitter).
 #[derive(Debug)]
@@ -28,11 +28,15 @@ pub(crate) struct Outbox {
     state: Mutex<State>,
     /// Wakes the flusher.
     filled: Notify,
+    /// Whether what is said may have to be said again.
+    resumes: bool,
 }
 
 #[derive(Debug, Default)]
 struct State {
     window: Window,
+    /// What would have to be said again.
+    statement: Statement,
     queue: VecDeque<Out>,
     /// The flusher is at work, or has been woken. While it is not, the queue is empty.
     busy: bool,
@@ -71,9 +75,10 @@ pub(crate) struct NewTask {
 }
 
 impl Outbox {
-    pub(crate) fn new(pool: PoolId) -> Self {
+    pub(crate) fn new(pool: PoolId, resumes: bool) -> Self {
         Self {
             pool,
+            resumes,
             state: Mutex::default(),
             filled: Notify::new(),
         }
@@ -182,6 +187,11 @@ impl Outbox {
         state.wake_all();
     }
 
+    /// The coordinator holds all tasks before this one, whatever becomes of it.
+    pub(crate) fn safe(&self, tasks: u64) {
+        self.lock().statement.safe(tasks);
+    }
+
     /// Nothing can be said any more: the pool or its session has ended.
     pub(crate) fn end(&self, why: Error) {
         let mut state = self.lock();
@@ -190,6 +200,7 @@ impl Outbox {
             state.refusal = Some(why);
         }
         state.queue.clear();
+        state.statement = Statement::default();
         state.wake_all();
         drop(state);
         self.filled.notify_one();
@@ -214,32 +225,70 @@ impl Outbox {
         self.lock().window.submitted()
     }
 
-    /// Sends what is put in, until the pool or the session ends.
-    pub(crate) async fn flush_to(self: Arc<Self>, sender: Sender) {
+    /// Sends what is put in, until the pool or the last session ends. To every session but the first, what may not have come is
+    /// said again.
+    pub(crate) async fn flush_to(self: Arc<Self>, mut sessions: Sessions) {
+        let mut first = true;
+        while let Some(sender) = sessions.next().await {
+            let again = if first { Vec::new() } else { self.restate() };
+            let lost = self
+                .flush_to_one(&sender, again, &mut sessions)
+                .await
+                .is_err();
+            if !lost || !self.resumes {
+                return;
+            }
+            first = false;
+        }
+    }
+
+    /// The same to one session; an error when that is over.
+    async fn flush_to_one(
+        &self,
+        sender: &Sender,
+        again: Vec<FromClient>,
+        sessions: &mut Sessions,
+    ) -> Result<(), ()> {
+        for message in again {
+            sender.send(message.into_frame()).await.map_err(drop)?;
+        }
         loop {
-            self.filled.notified().await;
             while let Some(queue) = self.take() {
-                for out in queue {
-                    if sender.send(out.into_frame(self.pool)).await.is_err() {
-                        return;
-                    }
+                for message in queue {
+                    sender.send(message.into_frame()).await.map_err(drop)?;
                 }
             }
             if self.lock().over {
-                return;
+                return Ok(());
+            }
+            tokio::select! {
+                () = self.filled.notified() => {}
+                () = sessions.changed() => return Err(()),
             }
         }
     }
 
+    /// What may not have come.
+    fn restate(&self) -> Vec<FromClient> {
+        self.lock().statement.messages(self.pool)
+    }
+
     /// Everything put in; `None`, and those who wait for that are woken, when there is nothing.
-    fn take(&self) -> Option<VecDeque<Out>> {
+    fn take(&self) -> Option<Vec<FromClient>> {
         let mut state = self.lock();
         state.busy = !state.queue.is_empty();
-        if state.busy {
-            return Some(std::mem::take(&mut state.queue));
+        if !state.busy {
+            state.wake_all();
+            return None;
         }
-        state.wake_all();
-        None
+        let queue = std::mem::take(&mut state.queue);
+        let messages = queue.into_iter().map(|out| out.into_message(self.pool));
+        let messages: Vec<FromClient> = messages.collect();
+        if self.resumes {
+            let statement = &mut state.statement;
+            messages.iter().for_each(|message| statement.note(message));
+        }
+        Some(messages)
     }
 
     /// Wakes the flusher if there is something for it that it does not know of.
@@ -305,8 +354,8 @@ impl Batch {
 }
 
 impl Out {
-    fn into_frame(self, pool: PoolId) -> fleetpool_proto::Frame {
-        let message = match self {
+    fn into_message(self, pool: PoolId) -> FromClient {
+        match self {
             Self::Message(message) => message,
             Self::Tasks(batch) => FromClient::Submit {
                 pool,
@@ -315,7 +364,6 @@ impl Out {
                 hosts: batch.hosts,
                 payloads: Payloads::from(batch.payloads),
             },
-        };
-        message.into_frame()
+        }
     }
 }

@@ -12,10 +12,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use fleetpool_net::{Receiver, Sender};
+use fleetpool_net::Receiver;
 use fleetpool_proto::{
     Frame, Message as _, PoolId,
-    message::{FromClient, ToClient},
+    message::{FromClient, OutputRow, ResultRow, ToClient},
     pool::ContentHash,
     rows::Payloads,
     view::Answer,
@@ -26,7 +26,9 @@ use super::{
     error::Error,
     events::{Delivery, PoolEvent},
     hosts::Hosts,
+    line::Line,
     outbox::Outbox,
+    taken::{Heard, Taken},
 };
 
 /// Where the session's messages go.
@@ -54,7 +56,9 @@ pub(crate) struct Route {
     outbox: Arc<Outbox>,
     events: mpsc::Sender<Delivery>,
     /// Results that have come.
-    received: u64,
+    received: Taken,
+    /// Messages of results that have come on this session.
+    messages: Taken,
     /// The coordinator refused something: results that are missing will not come.
     refused: bool,
     /// The coordinator said that the pool has ended.
@@ -64,12 +68,24 @@ pub(crate) struct Route {
 /// How long results that the pool's last word has overtaken may still be on their way.
 const LATE_MAX: Duration = Duration::from_secs(5);
 
+/// After how long people are told that the coordinator is away.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How a session ended.
+enum Ended {
+    /// It broke, or the coordinator closed it.
+    Lost(String),
+    /// The coordinator said what cannot be understood.
+    Nonsense(String),
+}
+
 impl Route {
     pub(crate) fn new(outbox: Arc<Outbox>, events: mpsc::Sender<Delivery>) -> Self {
         Self {
             outbox,
             events,
-            received: 0,
+            received: Taken::default(),
+            messages: Taken::default(),
             refused: false,
             ended: false,
         }
@@ -77,7 +93,7 @@ impl Route {
 
     /// Whether no result is missing that could still come.
     fn is_complete(&self) -> bool {
-        let missing = self.received < self.outbox.submitted();
+        let missing = self.received.count() < self.outbox.submitted();
         !missing || self.refused || !self.outbox.is_closing()
     }
 }
@@ -85,17 +101,19 @@ impl Route {
 /// What the router and the handles share.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    pub(crate) sender: Sender,
+    pub(crate) line: Arc<Line>,
     pub(crate) hosts: Arc<Hosts>,
     routes: Mutex<Routes>,
+    heard: Mutex<Heard>,
 }
 
 impl Shared {
-    pub(crate) fn new(sender: Sender) -> Self {
+    pub(crate) fn new(line: Arc<Line>) -> Self {
         Self {
-            sender,
+            line,
             hosts: Arc::default(),
             routes: Mutex::default(),
+            heard: Mutex::default(),
         }
     }
 
@@ -125,26 +143,96 @@ impl Shared {
         }
     }
 
-    /// Reads until the session ends, then tells everybody who waits.
+    /// Why a question cannot be asked now.
+    pub(crate) fn away(&self) -> Error {
+        if self.line.goes_on() {
+            let reason = "the coordinator is away: ask again when it is back".to_owned();
+            return Error::Lost { reason };
+        }
+        self.lost()
+    }
+
+    /// Reads until the last session ends, then tells everybody who waits.
     pub(crate) async fn route(self: Arc<Self>, mut receiver: Receiver) {
         let reason = loop {
+            let reason = match self.read(&mut receiver).await {
+                Ended::Lost(reason) => reason,
+                Ended::Nonsense(reason) => break reason,
+            };
+            if !self.line.goes_on() {
+                break reason;
+            }
+            match self.resume(&reason).await {
+                Ok(next) => receiver = next,
+                Err(why) if why.is_empty() => break reason,
+                Err(why) => break format!("{reason}; and then: {why}"),
+            }
+        };
+        self.line.close(&reason);
+        self.lose(&reason);
+    }
+
+    /// Reads one session to its end.
+    async fn read(self: &Arc<Self>, receiver: &mut Receiver) -> Ended {
+        loop {
             let message = match receiver.recv().await {
                 Ok(frame) => ToClient::from_frame(frame),
-                Err(closed) => break closed.to_string(),
+                Err(closed) => return Ended::Lost(closed.to_string()),
             };
             match message {
                 Ok(message) => self.handle(message).await,
-                Err(error) => break format!("the coordinator sent what is no message: {error}"),
+                Err(error) => {
+                    let what = format!("the coordinator sent what is no message: {error}");
+                    return Ended::Nonsense(what);
+                }
+            }
+        }
+    }
+
+    /// Waits for the coordinator to be back.
+    async fn resume(&self, reason: &str) -> Result<Receiver, String> {
+        let pools: Vec<PoolId> = {
+            let mut routes = self.routes();
+            // Whoever asked asks again, or not.
+            routes.questions.clear();
+            for route in routes.pools.values_mut() {
+                route.messages = Taken::default();
+            }
+            routes.pools.keys().copied().collect()
+        };
+        let patience = tokio::time::sleep(PATIENCE);
+        let resumed = self.line.resume(pools);
+        tokio::pin!(patience, resumed);
+        let mut said = false;
+        let resumed = loop {
+            tokio::select! {
+                resumed = &mut resumed => break resumed,
+                () = &mut patience, if !said => {
+                    said = true;
+                    self.notify_all(&format!("the coordinator is away ({reason}); waiting for it, and its tasks go on"));
+                }
             }
         };
-        self.sender.close(&reason);
-        self.lose(&reason);
+        if said && resumed.is_ok() {
+            self.notify_all("the coordinator is back");
+        }
+        resumed
+    }
+
+    /// Tells every pool, as far as it listens.
+    fn notify_all(&self, text: &str) {
+        for route in self.routes().pools.values() {
+            let notice = PoolEvent::Notice(text.to_owned());
+            // One that is behind has other news to read.
+            let _ = route.events.try_send(Delivery::Other(notice));
+        }
     }
 
     async fn handle(self: &Arc<Self>, message: ToClient) {
         tracing::trace!(message = message.name(), "from the coordinator");
         match message {
             ToClient::Credit { pool, tasks, bytes } => self.on_credit(pool, tasks, bytes),
+            ToClient::Submitted { pool, tasks } => self.on_submitted(pool, tasks),
             ToClient::Host { host, name } => self.hosts.insert(host, name),
             ToClient::Answer { question, answer } => self.on_answer(question, answer),
             ToClient::NeedContent { hash } => self.on_need_content(hash),
@@ -157,23 +245,29 @@ impl Shared {
             }
             ToClient::Results {
                 pool,
+                number,
                 rows,
                 payloads,
             } => {
-                let count = rows.len() as u64;
-                let results = Delivery::Results(rows, payloads.into_items());
-                self.deliver(pool, results).await;
-                if self.on_received(pool, count) {
+                let (rows, payloads, complete) = self.on_results(pool, rows, payloads);
+                self.deliver(pool, Delivery::Results(rows, payloads)).await;
+                self.tell_results_heard(pool, number);
+                if complete {
                     self.finish(pool).await;
                 }
             }
             ToClient::Output {
                 pool,
+                life,
+                number,
                 rows,
                 payloads,
             } => {
-                let output = Delivery::Output(rows, payloads.into_items());
-                self.deliver(pool, output).await;
+                if self.is_news(&rows, life, number) {
+                    let output = Delivery::Output(rows, payloads.into_items());
+                    self.deliver(pool, output).await;
+                }
+                self.tell_heard();
             }
             ToClient::Slots {
                 pool,
@@ -221,6 +315,49 @@ impl Shared {
         }
     }
 
+    fn on_submitted(&self, pool: PoolId, tasks: u64) {
+        if let Some(route) = self.routes().pools.get(&pool) {
+            route.outbox.safe(tasks);
+        }
+    }
+
+    /// Whether output has not come before.
+    fn is_news(&self, rows: &[OutputRow], life: u64, number: u64) -> bool {
+        let Some(row) = rows.first().filter(|_| number > 0) else {
+            return true;
+        };
+        self.heard().is_news(row.host, life, number)
+    }
+
+    /// Tells the coordinator what output has come, so that agents may forget it.
+    fn tell_heard(&self) {
+        let mut heard = self.heard();
+        while let Some((host, upto)) = heard.take_untold() {
+            let (life, number) = upto;
+            let message = FromClient::HeardOutput { host, life, number };
+            if !self.line.try_send(message.into_frame()) {
+                // With the next.
+                return heard.put_back(host, upto);
+            }
+        }
+    }
+
+    /// Tells the coordinator which messages of results have come, so that it may forget them.
+    fn tell_results_heard(&self, pool: PoolId, number: u64) {
+        let mut routes = self.routes();
+        let route = routes.pools.get_mut(&pool).filter(|_| number > 0);
+        let Some(number) = route.and_then(|route| route.messages.insert_upto(number)) else {
+            return;
+        };
+        // One that cannot be sent now is made up for by the next, or by the pool's end.
+        self.line
+            .try_send(FromClient::HeardResults { pool, number }.into_frame());
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn on_answer(&self, question: u64, answer: Answer) {
         if let Some(asker) = self.routes().questions.remove(&question) {
             // An asker who does not wait any more is no error.
@@ -231,7 +368,9 @@ impl Shared {
     /// Reads the content beside the router, which goes on meanwhile.
     fn on_need_content(&self, hash: ContentHash) {
         let content = self.routes().contents.get(&hash).cloned();
-        let sender = self.sender.clone();
+        let Some(sender) = self.line.sender() else {
+            return;
+        };
         tokio::spawn(async move {
             let content = match content {
                 Some(Content::File(path)) => tokio::fs::read(path).await.unwrap_or_default().into(),
@@ -245,14 +384,30 @@ impl Shared {
         });
     }
 
-    /// Counts results in; whether they were the last ones of a pool that has ended.
-    fn on_received(&self, pool: PoolId, count: u64) -> bool {
+    /// Takes results in that have not come before; tells, too, whether they were the last ones of a pool that has ended.
+    fn on_results(
+        &self,
+        pool: PoolId,
+        mut rows: Vec<ResultRow>,
+        payloads: Payloads,
+    ) -> (Vec<ResultRow>, Vec<Bytes>, bool) {
+        let mut payloads = payloads.into_items();
         let mut routes = self.routes();
         let Some(route) = routes.pools.get_mut(&pool) else {
-            return false;
+            return (rows, payloads, false);
         };
-        route.received += count;
-        route.ended && route.is_complete()
+        let news: Vec<bool> = rows
+            .iter()
+            .map(|row| route.received.insert(row.index))
+            .collect();
+        if news.contains(&false) {
+            let mut is_new = news.iter();
+            rows.retain(|_| is_new.next() == Some(&true));
+            let mut is_new = news.iter();
+            payloads.retain(|_| is_new.next() == Some(&true));
+        }
+        let complete = route.ended && route.is_complete();
+        (rows, payloads, complete)
     }
 
     /// The pool's last word. Results with bulk payloads may still be on their way behind it: whether none are.
@@ -273,15 +428,24 @@ impl Shared {
 
     /// Does not wait for ever for results that an operator's `cancel` has done away with.
     async fn finish_late(self: Arc<Self>, pool: PoolId) {
+        let losses = self.line.losses();
         tokio::time::sleep(LATE_MAX).await;
-        self.finish(pool).await;
+        // On a session that has been lost meanwhile nothing comes late: the next one brings it.
+        if losses == self.line.losses() {
+            self.finish(pool).await;
+        }
     }
 
     async fn finish(&self, pool: PoolId) {
         self.deliver(pool, Delivery::Other(PoolEvent::Finished))
             .await;
-        if let Some(route) = self.routes().pools.remove(&pool) {
+        let route = self.routes().pools.remove(&pool);
+        if let Some(route) = route {
             route.outbox.end(Error::Closed);
+            if self.line.resumes() {
+                // A coordinator that does not hear of it forgets the pool with this client.
+                self.line.try_send(FromClient::Done { pool }.into_frame());
+            }
         }
     }
 

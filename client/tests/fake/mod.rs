@@ -73,6 +73,7 @@ impl Fake {
             ..ResultRow::default()
         };
         let results = ToClient::Results {
+            number: 0,
             pool,
             rows: (first..).zip(payloads).map(row).collect(),
             payloads: Payloads::from(payloads.to_vec()),

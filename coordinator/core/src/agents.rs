@@ -3,13 +3,13 @@
 use bytes::Bytes;
 use fleetpool_proto::{
     HostId, Payloads, PoolId,
-    message::{FromAgent, OutputRow, ReportRow, StartedRow, TaskRow, ToAgent},
+    message::{FromAgent, OutputRow, ReportRow, StartedRow, TaskRow, ToAgent, ToClient},
 };
 
 use crate::{
     core::CoordinatorCore,
     event::{Action, SessionNo},
-    host::HostState,
+    host::{HostState, Printed},
     settle,
 };
 
@@ -48,7 +48,7 @@ impl CoordinatorCore {
                 payloads,
             } => {
                 if self.is_news(id, pool, number) {
-                    self.on_output(id, pool, rows, payloads);
+                    self.on_output(id, pool, number, rows, payloads);
                 }
             }
             FromAgent::Retracted {
@@ -120,7 +120,7 @@ impl CoordinatorCore {
     fn acknowledge(&mut self, id: HostId, pool: PoolId, rows: Vec<TaskRow>) {
         self.outputs_owed.remove(&id);
         if let Some(host) = self.hosts.get(&id) {
-            let output = host.output_heard;
+            let output = host.output_safe();
             self.outbox
                 .agent(id, host, ToAgent::Ack { pool, output, rows });
         }
@@ -148,6 +148,7 @@ impl CoordinatorCore {
         &mut self,
         id: HostId,
         pool: PoolId,
+        number: u64,
         mut rows: Vec<OutputRow>,
         mut payloads: Payloads,
     ) {
@@ -171,12 +172,31 @@ impl CoordinatorCore {
         if rows.is_empty() {
             return;
         }
-        self.name_host(client, id);
         for row in &mut rows {
             row.host = id;
         }
-        let output = fleetpool_proto::message::ToClient::Output {
+        let keeps = self.keeps_for(client) && number > 0;
+        let Some(host) = self.hosts.get_mut(&id) else {
+            return;
+        };
+        let life = host.facts.incarnation;
+        if keeps {
+            let (rows, payloads) = (rows.clone(), payloads.clone());
+            host.in_flight.push_back(Printed {
+                client,
+                pool,
+                life,
+                number,
+                rows,
+                payloads,
+            });
+        }
+        self.name_host(client, id);
+        let number = if keeps { number } else { 0 };
+        let output = ToClient::Output {
             pool,
+            life,
+            number,
             rows,
             payloads,
         };
@@ -223,7 +243,7 @@ impl CoordinatorCore {
             let pool_id = pool.id;
             outbox.client(
                 pool.client,
-                fleetpool_proto::message::ToClient::Notice {
+                ToClient::Notice {
                     pool: pool_id,
                     text,
                 },

@@ -4,6 +4,7 @@ use std::cmp::Reverse;
 
 use fleetpool_proto::{
     HostId, PoolId,
+    journal::Fact,
     message::{TaskRow, ToAgent},
 };
 
@@ -52,9 +53,10 @@ impl CoordinatorCore {
     /// An ending pool does not wait for a host that is fenced.
     fn end_share_of_lost(&mut self, pool: PoolId, id: HostId) {
         let now = self.now;
-        self.with(pool, id, |pool, host, _| {
+        self.with(pool, id, |pool, host, outbox| {
             if host.state == HostState::Lost {
                 settle::lose_share(pool, id, host, Loser::Gone, now);
+                record(pool, id, outbox);
             }
         });
     }
@@ -91,6 +93,17 @@ impl CoordinatorCore {
     }
 }
 
+/// Writes down what the pool has of a host.
+pub(crate) fn record(pool: &Pool, host: HostId, outbox: &mut Outbox) {
+    let share = pool.shares.get(&host);
+    outbox.record(|| Fact::Allotted {
+        pool: pool.id,
+        host,
+        slots: share.map_or(0, |share| share.allot),
+        ceiling: share.map_or(0, |share| share.ceiling),
+    });
+}
+
 /// Tells the agent how many tasks of the pool it may run.
 fn set_allot(pool: &mut Pool, id: HostId, host: &mut Host, outbox: &mut Outbox, slots: u16) {
     host.pools.insert(pool.id);
@@ -98,6 +111,7 @@ fn set_allot(pool: &mut Pool, id: HostId, host: &mut Host, outbox: &mut Outbox, 
     share.allotment = outbox.number();
     let ceiling = share.may_run_still().max(slots);
     pool.set_slots(id, host, slots, ceiling);
+    record(pool, id, outbox);
     tell_allot(pool, id, host, outbox);
     pool.reindex(id, host);
 }
@@ -117,6 +131,13 @@ fn tell_allot(pool: &mut Pool, id: HostId, host: &Host, outbox: &mut Outbox) {
             options,
         };
         outbox.agent(id, host, open);
+        if pool.muted {
+            let hold = ToAgent::Hold {
+                pool: pool.id,
+                on: true,
+            };
+            outbox.agent(id, host, hold);
+        }
     }
     let allot = ToAgent::Allot {
         pool: pool.id,

@@ -1,8 +1,11 @@
 //! What clients say.
 
+use std::collections::btree_map::Entry;
+
 use bytes::Bytes;
 use fleetpool_proto::{
     ClientId, HostId, PoolId, SpecId,
+    journal::Fact,
     message::{FromClient, Refusal, TaskRow, ToAgent, ToClient},
     outcome::Loss,
     pool::PoolOptions,
@@ -25,7 +28,15 @@ impl CoordinatorCore {
         match message {
             FromClient::Define { pool, spec, body } => {
                 if let Some(pool) = self.owned(client, pool) {
-                    pool.specs.entry(spec).or_insert(body);
+                    let id = pool.id;
+                    if let Entry::Vacant(place) = pool.specs.entry(spec) {
+                        let body = place.insert(body).clone();
+                        self.outbox.record(|| Fact::Defined {
+                            pool: id,
+                            spec,
+                            body,
+                        });
+                    }
                 }
             }
             FromClient::Submit {
@@ -40,6 +51,10 @@ impl CoordinatorCore {
                 if let Some(pool) = self.owned(client, pool) {
                     pool.closed = Some(submitted);
                     let id = pool.id;
+                    self.outbox.record(|| Fact::Closed {
+                        pool: id,
+                        submitted,
+                    });
                     self.touched.insert(id);
                 }
             }
@@ -52,10 +67,19 @@ impl CoordinatorCore {
             FromClient::Consumed { pool, tasks } => {
                 if let Some(pool) = self.owned(client, pool) {
                     pool.credit.on_consumed(tasks);
-                    let id = pool.id;
+                    let (id, tasks) = (pool.id, pool.credit.consumed());
                     self.touched.insert(id);
+                    self.outbox.record(|| Fact::Consumed { pool: id, tasks });
                 }
             }
+            FromClient::Resume { pools } => self.on_resume(client, &pools),
+            FromClient::HeardOutput { host, life, number } => {
+                self.on_output_heard(client, host, life, number);
+            }
+            FromClient::HeardResults { pool, number } => {
+                self.on_results_heard(client, pool, number);
+            }
+            FromClient::Done { pool } => self.on_done(client, pool),
             // Questions and content are the shell's.
             FromClient::OpenPool { .. } | FromClient::Content { .. } | FromClient::Ask { .. } => {}
         }
@@ -74,6 +98,12 @@ impl CoordinatorCore {
             core.outbox
                 .client(client, ToClient::Refused { pool, reason, kind });
         };
+        let over = self.clients.get(&client);
+        let is_over = over.is_some_and(|client| client.over.contains(&id));
+        if is_over || self.owned(client, id).is_some() && self.options.durable {
+            // Said again by a client that is back.
+            return;
+        }
         if self.pools.contains_key(&id) {
             refuse(self, Refusal::Invalid, format!("pool {id} is open already"));
             return;
@@ -111,6 +141,13 @@ impl CoordinatorCore {
             refuse(self, Refusal::NoHostMatches, reason);
             return;
         }
+        pool.keeps = self.keeps_for(client);
+        self.outbox.record(|| Fact::Opened {
+            pool: id,
+            client,
+            user: pool.user.clone(),
+            options: Box::new(pool.options.clone()),
+        });
         self.pools.insert(id, pool);
         self.touched.insert(id);
     }
@@ -136,6 +173,13 @@ impl CoordinatorCore {
             return;
         }
         pool.seen.insert(first, end);
+        self.outbox.record(|| Fact::Submitted {
+            pool: pool.id,
+            spec,
+            first,
+            hosts: hosts.to_vec(),
+            payloads: payloads.clone().into(),
+        });
         if hosts.is_empty() {
             pool.queue.push_block(first, spec, now, payloads);
         } else {
@@ -183,6 +227,10 @@ impl CoordinatorCore {
         if pool.client != client || pool.ending {
             return;
         }
+        self.outbox.record(|| Fact::Cancelled {
+            pool: pool.id,
+            tasks: tasks.clone(),
+        });
         let mut at_agents = Vec::new();
         for index in tasks {
             if !pool.seen.contains(index) {
@@ -228,12 +276,22 @@ impl CoordinatorCore {
         pool.options.slots = slots.map(|slots| slots.max(1));
         pool.asked_in_vain = None;
         let (id, too_many) = (pool.id, pool.allotted.saturating_sub(pool.limit()));
+        let slots = pool.options.slots;
+        self.outbox.record(|| Fact::Resized { pool: id, slots });
         self.touched.insert(id);
         self.give_back_slots(id, too_many);
     }
 
     pub(crate) fn on_client_gone(&mut self, client: ClientId) {
-        self.clients.remove(&client);
+        if let Some(until) = self
+            .clients
+            .remove(&client)
+            .and_then(|gone| gone.away_until)
+        {
+            self.absences.remove(&(until, client));
+        }
+        self.forget_finished_of(client);
+        self.forget_output_for(client);
         let theirs: Vec<PoolId> = self
             .pools
             .values()
@@ -260,8 +318,12 @@ impl CoordinatorCore {
         let Some(pool) = self.pools.get_mut(&id) else {
             return;
         };
+        if !pool.ending {
+            self.outbox.record(|| Fact::Ending { pool: id });
+        }
         pool.ending = true;
         pool.queue.clear();
+        pool.returned.clear();
         pool.out_rows.clear();
         pool.out_payloads.clear();
         self.touched.insert(id);

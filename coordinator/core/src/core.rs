@@ -10,12 +10,19 @@ use crate::{
     options::Options,
     outbox::Outbox,
     pool::{Pool, put},
+    retained::Finished,
 };
 
-/// A connected client.
+/// A client that is connected, or may come back.
 #[derive(Debug, Default)]
 pub(crate) struct Client {
     pub(crate) user: String,
+    /// When it counts as gone, unless it is back by then; `None`: it is connected.
+    pub(crate) away_until: Option<Timestamp>,
+    /// It can come back when its session is lost, and knows what to say then.
+    pub(crate) resumes: bool,
+    /// Pools that were over when it came back: what it says again of them is out of date.
+    pub(crate) over: BTreeSet<PoolId>,
     /// Hosts whose names it has been told.
     pub(crate) hosts_told: BTreeSet<HostId>,
 }
@@ -42,8 +49,14 @@ pub struct CoordinatorCore {
     pub(crate) capacity: u64,
     /// When hosts are to be looked at: fenced, or given up.
     pub(crate) deadlines: BTreeSet<(Timestamp, HostId)>,
+    /// When clients that are away count as gone.
+    pub(crate) absences: BTreeSet<(Timestamp, ClientId)>,
+    /// Pools that are over and have results which their clients have not consumed.
+    pub(crate) finished: BTreeMap<PoolId, Finished>,
     /// Hosts whose output is to be acknowledged, and a pool of it.
     pub(crate) outputs_owed: BTreeMap<HostId, PoolId>,
+    /// Before then nothing is granted: hosts may still run what nobody here knows of.
+    pub(crate) settled_at: Timestamp,
     pub(crate) now: Timestamp,
 }
 
@@ -52,6 +65,7 @@ impl CoordinatorCore {
     #[must_use]
     pub fn new(options: Options) -> Self {
         Self {
+            outbox: Outbox::new(options.epoch, options.durable),
             options,
             ..Self::default()
         }
@@ -70,11 +84,9 @@ impl CoordinatorCore {
             Event::AgentDisconnected { host, session } => {
                 self.on_agent_disconnected(host, session);
             }
-            Event::ClientConnected { client, user } => {
-                let hosts_told = BTreeSet::new();
-                self.clients.insert(client, Client { user, hosts_told });
-            }
+            Event::ClientConnected { client, user } => self.on_client_connected(client, user),
             Event::FromClient { client, message } => self.on_client_message(client, message),
+            Event::ClientAway { client } => self.on_client_away(client),
             Event::ClientGone { client } => self.on_client_gone(client),
             Event::Cordon { host, on } => self.on_cordon(host, on),
             Event::Retire { host, ended } => self.on_retire(host, ended),
@@ -82,6 +94,16 @@ impl CoordinatorCore {
             Event::Tick => {}
         }
         self.pass_deadlines();
+        self.pass_absences();
+        self.settle_down();
+    }
+
+    /// Grants from now on, if it is time.
+    fn settle_down(&mut self) {
+        if self.settled_at > Timestamp::default() && self.now >= self.settled_at {
+            self.settled_at = Timestamp::default();
+            self.touched.extend(self.pools.keys());
+        }
     }
 
     /// The next thing to do. What several events led to comes out together: placement runs once for all of them.
@@ -96,7 +118,10 @@ impl CoordinatorCore {
     /// When `handle` wants to be called with [`Event::Tick`], at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        self.deadlines.first().map(|&(at, _)| at)
+        let host = self.deadlines.first().map(|&(at, _)| at);
+        let client = self.absences.first().map(|&(at, _)| at);
+        let settled = Some(self.settled_at).filter(|at| *at > Timestamp::default());
+        host.into_iter().chain(client).chain(settled).min()
     }
 
     /// Sets when a host is to be looked at next.

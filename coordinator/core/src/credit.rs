@@ -32,6 +32,38 @@ impl Credit {
         }
     }
 
+    /// As it was: so many results delivered and consumed. What was not consumed counts without its bytes.
+    pub(crate) fn restore(&mut self, delivered: u64, consumed: u64, bytes_gone: u64) {
+        let (window_tasks, window_bytes) = (self.window_tasks, self.window_bytes);
+        *self = Self {
+            consumed: consumed.min(delivered),
+            delivered,
+            behind: [(delivered.saturating_sub(consumed), 0)].into(),
+            bytes_gone,
+            ..Self::new(window_tasks, window_bytes)
+        };
+    }
+
+    /// The client may not have heard what it was told.
+    pub(crate) fn tell_again(&mut self) {
+        self.told = (0, 0);
+    }
+
+    /// Results that the client has consumed.
+    pub(crate) fn consumed(&self) -> u64 {
+        self.consumed
+    }
+
+    /// Results that were sent.
+    pub(crate) fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    /// Bytes of arguments that wait no more.
+    pub(crate) fn bytes_gone(&self) -> u64 {
+        self.bytes_gone
+    }
+
     /// An argument of this size waits no more: its task has been granted for the first time, or is over without. One that
     /// counted for longer would keep large arguments from all slots but a few (G2).
     pub(crate) fn on_gone(&mut self, bytes: u64) {

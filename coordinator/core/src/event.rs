@@ -2,6 +2,7 @@
 
 use fleetpool_proto::{
     ClientId, HostId,
+    journal::Fact,
     message::{FromAgent, FromClient, ToAgent, ToClient},
 };
 
@@ -35,7 +36,7 @@ pub enum Event {
         /// The session.
         session: SessionNo,
     },
-    /// A client opened a session and was welcomed.
+    /// A client opened a session and was welcomed, for the first time or again.
     ClientConnected {
         /// Its number.
         client: ClientId,
@@ -48,6 +49,11 @@ pub enum Event {
         client: ClientId,
         /// What it said.
         message: FromClient,
+    },
+    /// A client's session is lost, and it may come back. With a durable core only.
+    ClientAway {
+        /// The client.
+        client: ClientId,
     },
     /// A client is gone: its pools end (G6).
     ClientGone {
@@ -82,6 +88,8 @@ pub enum Event {
 /// What the shell is to do, in this order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
+    /// Write this down, before anything that comes behind it is done.
+    Record(Fact),
     /// Tell an agent; dropped when that session is gone.
     ToAgent {
         /// The host.
@@ -131,6 +139,7 @@ impl Event {
             Self::AgentDisconnected { .. } => "agent_disconnected",
             Self::ClientConnected { .. } => "client_connected",
             Self::FromClient { message, .. } => message.name(),
+            Self::ClientAway { .. } => "client_away",
             Self::ClientGone { .. } => "client_gone",
             Self::Cordon { .. } => "cordon",
             Self::Retire { .. } => "retire",
@@ -146,6 +155,7 @@ impl Action {
     pub fn name(&self) -> &'static str {
         use fleetpool_proto::Message as _;
         match self {
+            Self::Record(_) => "record",
             Self::ToAgent { message, .. } => message.name(),
             Self::ToClient { message, .. } => message.name(),
             Self::DropAgent { .. } => "drop_agent",

@@ -3,8 +3,9 @@
 use bytes::Bytes;
 use fleetpool_proto::{
     Attempt, HostId, Payloads, PoolId, Timestamp,
+    journal::Fact,
     limits::{BATCH_BYTES_MAX, BATCH_TASKS_MAX},
-    message::{GrantRow, Refusal, ResultRow, ToAgent, ToClient},
+    message::{GrantRow, Refusal, ResultRow, TaskRow, ToAgent, ToClient},
 };
 
 use crate::{
@@ -14,6 +15,7 @@ use crate::{
     outbox::Outbox,
     pool::Pool,
     queue::{Pending, Queue},
+    retained::Finished,
 };
 
 /// Bytes of arguments that a host is sent ahead of its slots.
@@ -56,7 +58,8 @@ impl CoordinatorCore {
         let Some(pool) = self.pools.get_mut(&id) else {
             return;
         };
-        if !pool.ending && !pool.credit.is_exhausted() {
+        record_returned(pool, &mut self.outbox);
+        if !pool.ending && !pool.credit.is_exhausted() && self.now >= self.settled_at {
             feed_pinned(pool, &self.hosts, &mut self.outbox, now);
             feed_idle(pool, &self.hosts, &mut self.outbox, now);
             feed_ahead(pool, &self.hosts, &mut self.outbox, now);
@@ -116,36 +119,34 @@ impl CoordinatorCore {
         for host in hosts {
             self.name_host(client, host);
         }
-        let mut batch: (Vec<ResultRow>, Vec<_>) = (Vec::new(), Vec::new());
-        let mut bytes = 0;
-        for (row, payload) in rows.into_iter().zip(payloads) {
-            let full = bytes + payload.len() > RESULT_BYTES_MAX || batch.0.len() >= BATCH_TASKS_MAX;
-            if full && !batch.0.is_empty() {
-                self.send_batch(id, std::mem::take(&mut batch), bytes);
-                bytes = 0;
-            }
-            bytes += payload.len();
-            batch.0.push(row);
-            batch.1.push(payload);
-        }
-        if !batch.0.is_empty() {
-            self.send_batch(id, batch, bytes);
+        for batch in batches(rows.into_iter().zip(payloads)) {
+            self.send_batch(id, batch);
         }
     }
 
     fn send_batch(
         &mut self,
         pool: PoolId,
-        (rows, payloads): (Vec<ResultRow>, Vec<Bytes>),
-        bytes: usize,
+        (rows, payloads, bytes): (Vec<ResultRow>, Vec<Bytes>, usize),
     ) {
         let Some(found) = self.pools.get_mut(&pool) else {
             return;
         };
         found.credit.on_delivered(rows.len() as u64, bytes as u64);
+        let number = if found.keeps {
+            found.retained.push((rows.clone(), payloads.clone()))
+        } else {
+            0
+        };
         let payloads = Payloads::from(payloads);
+        self.outbox.record(|| Fact::Ended {
+            pool,
+            rows: rows.clone(),
+            payloads: payloads.clone(),
+        });
         let results = ToClient::Results {
             pool,
+            number,
             rows,
             payloads,
         };
@@ -160,7 +161,7 @@ impl CoordinatorCore {
         if !over {
             return;
         }
-        let Some(pool) = self.pools.remove(&id) else {
+        let Some(mut pool) = self.pools.remove(&id) else {
             return;
         };
         self.unmet.remove(&id);
@@ -180,6 +181,50 @@ impl CoordinatorCore {
         self.supply += 1;
         self.outbox
             .client(pool.client, ToClient::PoolEnded { pool: id });
+        let retained = std::mem::take(&mut pool.retained);
+        if pool.ending || retained.is_empty() || !self.clients.contains_key(&pool.client) {
+            self.outbox.record(|| Fact::Over { pool: id });
+            return;
+        }
+        let finished = Finished {
+            client: pool.client,
+            retained,
+            ended: pool.ended,
+        };
+        self.finished.insert(id, finished);
+    }
+}
+
+/// Results in messages of their size, with the bytes in each.
+fn batches(
+    results: impl IntoIterator<Item = (ResultRow, Bytes)>,
+) -> Vec<(Vec<ResultRow>, Vec<Bytes>, usize)> {
+    let mut batches: Vec<(Vec<ResultRow>, Vec<Bytes>, usize)> = Vec::new();
+    for (row, payload) in results {
+        let fits = |batch: &&mut (Vec<ResultRow>, Vec<Bytes>, usize)| {
+            batch.2 + payload.len() <= RESULT_BYTES_MAX && batch.0.len() < BATCH_TASKS_MAX
+        };
+        match batches.last_mut().filter(fits) {
+            Some(batch) => {
+                batch.2 += payload.len();
+                batch.0.push(row);
+                batch.1.push(payload);
+            }
+            None => {
+                let bytes = payload.len();
+                batches.push((vec![row], vec![payload], bytes));
+            }
+        }
+    }
+    batches
+}
+
+/// Writes down which tasks wait again, before they are given to anybody.
+fn record_returned(pool: &mut Pool, outbox: &mut Outbox) {
+    if !pool.returned.is_empty() {
+        let rows = std::mem::take(&mut pool.returned);
+        let pool = pool.id;
+        outbox.record(|| Fact::Returned { pool, rows });
     }
 }
 
@@ -281,7 +326,7 @@ fn grant(
             break;
         };
         pool.credit.on_gone(task.new_bytes());
-        task.tries.attempt = task.tries.attempt.next();
+        task.tries.attempt = task.tries.attempt.max(pool.attempts_after).next();
         if share.specs_sent.insert(task.spec) {
             batch.send(host, outbox);
             let body = pool.specs.get(&task.spec).cloned().unwrap_or_default();
@@ -338,6 +383,15 @@ impl Batch {
             return;
         }
         self.bytes = 0;
+        let row = |row: &GrantRow| TaskRow {
+            index: row.index,
+            attempt: row.attempt,
+        };
+        outbox.record(|| Fact::Granted {
+            pool: self.pool,
+            host: self.host,
+            rows: self.rows.iter().map(row).collect(),
+        });
         let message = ToAgent::Grant {
             pool: self.pool,
             rows: std::mem::take(&mut self.rows),
@@ -379,6 +433,15 @@ fn tell_client(pool: &mut Pool, outbox: &mut Outbox) {
             bytes,
         };
         outbox.client(pool.client, credit);
+    }
+    let safe = pool.seen.gap();
+    if pool.keeps && pool.submitted_told != Some(safe) {
+        pool.submitted_told = Some(safe);
+        let submitted = ToClient::Submitted {
+            pool: id,
+            tasks: safe,
+        };
+        outbox.client(pool.client, submitted);
     }
     let fits = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
     let slots = (

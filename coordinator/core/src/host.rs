@@ -1,11 +1,14 @@
 //! A host as the scheduler knows it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     time::Duration,
 };
 
-use fleetpool_proto::{HostId, PoolId, Timestamp, message::Registration};
+use fleetpool_proto::{
+    ClientId, HostId, Payloads, PoolId, Timestamp,
+    message::{OutputRow, Registration},
+};
 
 use crate::event::SessionNo;
 
@@ -35,6 +38,8 @@ pub(crate) struct Host {
     pub(crate) rtt: Duration,
     /// The highest number of output that has come from this life of its agent.
     pub(crate) output_heard: u64,
+    /// Output that went to a client which has not said that it came, in order.
+    pub(crate) in_flight: VecDeque<Printed>,
     /// When its last renewal came.
     pub(crate) heard_at: Timestamp,
     /// When it counts as fenced unless a renewal comes.
@@ -48,10 +53,30 @@ pub(crate) struct Host {
     pub(crate) ceilings: u32,
 }
 
+/// Output on its way to a client that may resume.
+#[derive(Debug)]
+pub(crate) struct Printed {
+    pub(crate) client: ClientId,
+    pub(crate) pool: PoolId,
+    pub(crate) life: u64,
+    pub(crate) number: u64,
+    pub(crate) rows: Vec<OutputRow>,
+    pub(crate) payloads: Payloads,
+}
+
 /// Every host by number.
 pub(crate) type Hosts = BTreeMap<HostId, Host>;
 
 impl Host {
+    /// The number up to which output is with those that it is for: its agent may forget it.
+    pub(crate) fn output_safe(&self) -> u64 {
+        let life = self.facts.incarnation;
+        let mut waiting = self.in_flight.iter().filter(|printed| printed.life == life);
+        waiting
+            .next()
+            .map_or(self.output_heard, |printed| printed.number - 1)
+    }
+
     pub(crate) fn is_up(&self) -> bool {
         self.state == HostState::Up
     }

@@ -4,6 +4,8 @@
 //! `poll_action` until there are none, and keeps one timer at `poll_timeout`. The core never waits, never fails and
 //! knows no clock.
 
+mod absence;
+mod adoption;
 mod agents;
 mod allotment;
 mod clients;
@@ -21,6 +23,8 @@ mod placement;
 mod pool;
 mod queue;
 mod ranges;
+mod recovery;
+mod retained;
 mod settle;
 mod share;
 mod views;

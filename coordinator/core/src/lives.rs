@@ -2,6 +2,7 @@
 
 use fleetpool_proto::{
     HostId, PoolId, Timestamp,
+    journal::Fact,
     message::{HeldRow, HeldState, Registration, TaskRow, ToAgent},
 };
 
@@ -51,7 +52,7 @@ impl CoordinatorCore {
         self.leave(id);
     }
 
-    pub(crate) fn on_register(&mut self, id: HostId, registration: Registration) {
+    pub(crate) fn on_register(&mut self, id: HostId, mut registration: Registration) {
         let Some(host) = self.hosts.get_mut(&id) else {
             return;
         };
@@ -68,9 +69,17 @@ impl CoordinatorCore {
         }
         host.state = HostState::Up;
         host.retired = false;
-        host.facts = registration;
-        let held = std::mem::take(&mut host.facts.held);
+        let held = std::mem::take(&mut registration.held);
+        if host.facts != registration {
+            host.facts = registration;
+            let facts = || Box::new(host.facts.clone());
+            self.outbox.record(|| Fact::Host {
+                host: id,
+                facts: facts(),
+            });
+        }
         self.renew_lease(id);
+        self.adopt(id, &held);
         self.reconcile(id, &held);
     }
 
@@ -109,7 +118,7 @@ impl CoordinatorCore {
         self.renew_lease(id);
     }
 
-    fn renew_lease(&mut self, id: HostId) {
+    pub(crate) fn renew_lease(&mut self, id: HostId) {
         let fenced_at = self.now + self.options.fence_after();
         let gone_at = self.now + self.options.lost_after;
         let Some(host) = self.hosts.get_mut(&id) else {
@@ -172,8 +181,9 @@ impl CoordinatorCore {
         let pools = self.hosts.get(&id).map(|host| host.pools.clone());
         for pool_id in pools.unwrap_or_default() {
             let now = self.now;
-            self.with(pool_id, id, |pool, host, _| {
+            self.with(pool_id, id, |pool, host, outbox| {
                 settle::lose_share(pool, id, host, loser, now);
+                allotment::record(pool, id, outbox);
             });
             self.touched.insert(pool_id);
         }
@@ -198,6 +208,7 @@ impl CoordinatorCore {
                 host.cordoned = on;
             }
         });
+        self.outbox.record(|| Fact::Cordoned { host: id, on });
         let pools = self
             .hosts
             .get(&id)

@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use fleetpool_proto::limits::{LEASE, LEASE_MARGIN, POOL_WINDOW_BYTES, POOL_WINDOW_TASKS};
+use fleetpool_proto::limits::{
+    CLIENT_GRACE_LEASES, LEASE, LEASE_MARGIN, POOL_WINDOW_BYTES, POOL_WINDOW_TASKS,
+};
 
 /// Settings of a [`crate::CoordinatorCore`].
 #[derive(Clone, Debug)]
@@ -17,6 +19,12 @@ pub struct Options {
     pub window_tasks: u64,
     /// Bytes of arguments a pool may have waiting, and of results its client may be behind with.
     pub window_bytes: u64,
+    /// Whether facts are given out for a journal, and pools outlive their client's session.
+    pub durable: bool,
+    /// Which start of the coordinator this is: numbers of decisions grow from one to the next.
+    pub epoch: u64,
+    /// How long a client whose session was lost may take to come back before its pools end.
+    pub client_grace: Duration,
     /// A bug planted on purpose, so that the simulator can be shown to find it.
     #[cfg(feature = "planted-bugs")]
     pub planted: Option<PlantedBug>,
@@ -30,6 +38,9 @@ impl Default for Options {
             lost_after: Duration::from_hours(1),
             window_tasks: POOL_WINDOW_TASKS,
             window_bytes: POOL_WINDOW_BYTES,
+            durable: false,
+            epoch: 0,
+            client_grace: LEASE * CLIENT_GRACE_LEASES,
             #[cfg(feature = "planted-bugs")]
             planted: None,
         }

@@ -7,14 +7,22 @@ use std::{
 
 use bytes::Bytes;
 use fleetpool_proto::{
-    ClientId, HostId, PoolId, SpecId,
+    Attempt, ClientId, HostId, PoolId, SpecId,
+    journal::ReturnedRow,
     message::ResultRow,
     pool::{PoolOptions, Spec},
     selector::Selector,
 };
 
 use crate::{
-    credit::Credit, host::Host, options::Options, queue::Queue, ranges::Ranges, share::Share,
+    credit::Credit,
+    host::Host,
+    options::Options,
+    queue::{Pending, Queue},
+    ranges::Ranges,
+    recovery::returned_row,
+    retained::Retained,
+    share::Share,
 };
 
 /// Time's worth of tasks that an agent has ahead of its slots besides the round trip: covers batching.
@@ -72,6 +80,19 @@ pub(crate) struct Pool {
     pub(crate) result_bytes: u64,
     pub(crate) out_rows: Vec<ResultRow>,
     pub(crate) out_payloads: Vec<Bytes>,
+    /// Results are kept until the client has consumed them: it may come back and ask.
+    pub(crate) keeps: bool,
+    pub(crate) retained: Retained,
+    /// Its client is away: its tasks wait before they print more than agents can keep.
+    pub(crate) muted: bool,
+    /// Facts are wanted.
+    pub(crate) durable: bool,
+    /// Tasks that wait again, and have not been written down as such.
+    pub(crate) returned: Vec<ReturnedRow>,
+    /// Attempts are numbered above this: a predecessor may have granted some that nobody knows of.
+    pub(crate) attempts_after: Attempt,
+    /// Tasks that the client was told are safe.
+    pub(crate) submitted_told: Option<u64>,
     pub(crate) slots_told: Option<(u32, u32, u32)>,
     pub(crate) unfit_reason: Option<String>,
 }
@@ -115,6 +136,13 @@ impl Pool {
             result_bytes: 0,
             out_rows: Vec::new(),
             out_payloads: Vec::new(),
+            keeps: false,
+            retained: Retained::default(),
+            muted: false,
+            durable: settings.durable,
+            returned: Vec::new(),
+            attempts_after: Attempt::default(),
+            submitted_told: None,
             slots_told: None,
             unfit_reason: None,
         }
@@ -133,6 +161,14 @@ impl Pool {
         self.ceilings = self.ceilings - u64::from(share.ceiling) + u64::from(ceiling);
         host.ceilings = host.ceilings - u32::from(share.ceiling) + u32::from(ceiling);
         (share.allot, share.ceiling) = (allot, ceiling);
+    }
+
+    /// A task waits again.
+    pub(crate) fn put_back(&mut self, task: Pending) {
+        if self.durable {
+            self.returned.push(returned_row(&task));
+        }
+        self.queue.push(task);
     }
 
     /// Whether it has tasks that more slots anywhere would start: in the queue, or at hosts ahead of theirs.

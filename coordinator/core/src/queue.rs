@@ -192,6 +192,66 @@ impl Queue {
         block.payloads.as_slice().get(at).map(|p| p.len() as u64)
     }
 
+    /// Takes a waiting task out, as if its turn had come.
+    pub(crate) fn take(&mut self, index: u64) -> Option<Pending> {
+        let is_next = self.blocks.front().is_some_and(|block| block.next == index);
+        if is_next && self.returned.is_empty() && !self.cancelled.contains(&index) {
+            return self.pop();
+        }
+        if let Some(task) = self.returned.remove(&index) {
+            self.len -= 1;
+            return Some(task);
+        }
+        for tasks in self.pinned.values_mut() {
+            if let Some(task) = tasks.remove(&index) {
+                self.len_pinned -= 1;
+                self.pinned.retain(|_, tasks| !tasks.is_empty());
+                return Some(task);
+            }
+        }
+        let after = self.blocks.partition_point(|block| block.next <= index);
+        let block = self.blocks.get(after.checked_sub(1)?)?;
+        let at = usize::try_from(index - block.next).ok()?;
+        let payload = block.payloads.as_slice().get(at)?.clone();
+        let (spec, since) = (block.spec, block.since);
+        if !self.cancelled.insert(index) {
+            return None;
+        }
+        self.len -= 1;
+        Some(Pending {
+            index,
+            spec,
+            tries: Tries::default(),
+            since,
+            pin: None,
+            payload,
+        })
+    }
+
+    /// What waits as it was submitted: runs of neighbouring tasks.
+    pub(crate) fn for_each_block(&self, mut tell: impl FnMut(u64, SpecId, &[Bytes])) {
+        for block in &self.blocks {
+            let payloads = block.payloads.as_slice();
+            let mut from = 0;
+            for &gap in self.cancelled.range(block.next..block.end()) {
+                let at = usize::try_from(gap - block.next).unwrap_or(usize::MAX);
+                if from < at {
+                    tell(block.next + from as u64, block.spec, &payloads[from..at]);
+                }
+                from = at + 1;
+            }
+            if from < payloads.len() {
+                tell(block.next + from as u64, block.spec, &payloads[from..]);
+            }
+        }
+    }
+
+    /// What waits singly: for one host, or again.
+    pub(crate) fn singles(&self) -> impl Iterator<Item = &Pending> {
+        let pinned = self.pinned.values().flat_map(BTreeMap::values);
+        self.returned.values().chain(pinned)
+    }
+
     fn remove_pinned(&mut self, host: HostId, index: u64) -> Option<u64> {
         let tasks = self.pinned.get_mut(&host)?;
         let task = tasks.remove(&index)?;

@@ -20,6 +20,19 @@ impl Ranges {
         self.overlaps(number, number + 1)
     }
 
+    /// Every range.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.0.iter().map(|(&start, &end)| (start, end))
+    }
+
+    /// The first number that is not in the set.
+    pub(crate) fn gap(&self) -> u64 {
+        match self.0.first_key_value() {
+            Some((&0, &end)) => end,
+            _ => 0,
+        }
+    }
+
     /// Adds `start..end`, which must not overlap what is there.
     pub(crate) fn insert(&mut self, start: u64, end: u64) {
         if start == end {

@@ -75,7 +75,7 @@ fn end_attempt(
             Outcome::Failed | Outcome::TimedOut => task.tries.failed += 1,
             _ => task.tries.worker_lost += 1,
         }
-        pool.queue.push(task.back_to_pending(row.index, now));
+        pool.put_back(task.back_to_pending(row.index, now));
         return;
     }
     let queued = task.granted_at.since(task.since);
@@ -168,7 +168,7 @@ pub(crate) fn requeue_unstarted(pool: &mut Pool, id: HostId, index: u64, now: Ti
 
 fn put_back(pool: &mut Pool, task: Pending) {
     if !pool.ending {
-        pool.queue.push(task);
+        pool.put_back(task);
     }
 }
 

@@ -101,7 +101,7 @@ impl World {
                 ToClient::Results { rows, .. } => self.results.extend(rows),
                 other => self.told.push(other),
             },
-            Action::DropAgent { .. } | Action::FetchContent { .. } => {}
+            Action::Record(_) | Action::DropAgent { .. } | Action::FetchContent { .. } => {}
         }
     }
 

@@ -6,7 +6,7 @@ use fleetpool_coordinator_core as core;
 use fleetpool_net::{Closed, Incoming, Peer, Session};
 use fleetpool_proto::{
     ClientId, HostId, PoolId,
-    limits::LEASE,
+    limits::{CLIENT_GRACE_LEASES, LEASE},
     version::{Hello, Welcome},
 };
 use tokio::sync::{mpsc, oneshot};
@@ -15,7 +15,10 @@ use super::{
     owner::{Input, Owner},
     sessions::Place,
 };
-use crate::access::Access;
+use crate::{
+    access::Access,
+    journal::{Folder, JournalError},
+};
 
 /// Inputs that wait for the owning task before those who bring them wait.
 const INBOX_MAX: usize = 1024;
@@ -45,10 +48,18 @@ impl Default for Options {
 }
 
 impl Options {
-    pub(crate) fn for_core(&self) -> core::Options {
+    /// How long a client whose session is lost is waited for.
+    pub(crate) fn client_grace(&self) -> Duration {
+        self.lease * CLIENT_GRACE_LEASES
+    }
+
+    pub(crate) fn for_core(&self, durable: bool) -> core::Options {
         core::Options {
+            durable,
             lease: self.lease,
             lost_after: self.lost_after,
+            epoch: self.epoch,
+            client_grace: self.client_grace(),
             ..core::Options::default()
         }
     }
@@ -73,15 +84,31 @@ pub struct Ticket {
 /// Runs a coordinator on the current tokio runtime, without listening: sessions are brought to it.
 #[must_use]
 pub fn start(options: Options) -> Handle {
-    start_with(options, None)
-}
-
-/// [`start`], with a registry and tokens to answer questions about.
-pub(crate) fn start_with(options: Options, access: Option<Arc<Access>>) -> Handle {
     let (inbox, inputs) = mpsc::channel(INBOX_MAX);
-    let owner = Owner::new(options, access, inbox.downgrade());
+    let (failure, _) = oneshot::channel();
+    let owner = Owner::new(options, None, inbox.downgrade(), failure);
     tokio::spawn(owner.run(inputs));
     Handle { inbox }
+}
+
+/// [`start`], with a registry and tokens to answer questions about, and a journal that says what was. The receiver hears why the
+/// coordinator cannot go on.
+pub(crate) fn start_durable(
+    options: Options,
+    access: Arc<Access>,
+    folder: Folder,
+) -> Result<(Handle, oneshot::Receiver<String>), JournalError> {
+    let (inbox, inputs) = mpsc::channel(INBOX_MAX);
+    let (failure, failed) = oneshot::channel();
+    let mut owner = Owner::new(options, Some(access), inbox.downgrade(), failure);
+    let hears = inbox.downgrade();
+    let told = move |synced| {
+        let inbox = hears.upgrade();
+        inbox.is_some_and(|inbox| inbox.blocking_send(Input::Synced(synced)).is_ok())
+    };
+    owner.recover(folder, Box::new(told))?;
+    tokio::spawn(owner.run(inputs));
+    Ok((Handle { inbox }, failed))
 }
 
 /// Reaches a running coordinator. It runs until the last handle is dropped and the last session has ended, or until

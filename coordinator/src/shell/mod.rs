@@ -3,6 +3,8 @@
 mod clock;
 mod content;
 mod counters;
+mod doors;
+mod durable;
 mod handle;
 mod names;
 mod outbound;
@@ -12,5 +14,5 @@ mod reader;
 mod sessions;
 
 pub(crate) use clock::wall_s;
-pub(crate) use handle::start_with;
+pub(crate) use handle::start_durable;
 pub use handle::{Handle, Options, Refused, Ticket, start};

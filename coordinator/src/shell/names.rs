@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use fleetpool_net::{KeyId, Peer};
-use fleetpool_proto::{HostId, Timestamp};
+use fleetpool_proto::{HostId, Timestamp, journal::Fact};
 
 /// Longest name of a host, in bytes: what DNS allows.
 const NAME_BYTES_MAX: usize = 253;
@@ -62,7 +62,9 @@ impl Names {
 
     fn named(&mut self, now: Timestamp, peer: &Peer) -> Result<&mut Name, String> {
         check_form(&peer.name)?;
-        let next = HostId(u32::try_from(self.by_name.len()).unwrap_or(u32::MAX) + 1);
+        // Names that nobody held are not written down: the next number follows the highest.
+        let highest = self.by_name.values().map(|name| name.host.0).max();
+        let next = HostId(highest.unwrap_or_default() + 1);
         let name = self.by_name.entry(peer.name.clone()).or_insert(Name {
             host: next,
             holder: None,
@@ -77,6 +79,48 @@ impl Names {
         if let Some(name) = self.by_name.get_mut(host) {
             name.reserved_until = Some(now + reserve);
         }
+    }
+
+    /// A predecessor gave this name; until `reserved` it waits for its holder.
+    pub(crate) fn restore(&mut self, reserved: Timestamp, fact: &Fact) {
+        if let Fact::Name {
+            host,
+            name,
+            id,
+            key,
+            address,
+        } = fact
+        {
+            let holder = Holder {
+                id: id.clone(),
+                key: key.as_slice().try_into().ok().map(KeyId),
+                address: address.clone(),
+            };
+            let known = Name {
+                host: *host,
+                holder: Some(holder),
+                reserved_until: Some(reserved),
+            };
+            self.by_name.insert(name.clone(), known);
+        }
+    }
+
+    /// What a successor needs to know of a name.
+    pub(crate) fn fact(&self, name: &str) -> Option<Fact> {
+        let known = self.by_name.get(name)?;
+        let holder = known.holder.as_ref()?;
+        Some(Fact::Name {
+            host: known.host,
+            name: name.to_owned(),
+            id: holder.id.clone(),
+            key: holder.key.map(|key| key.0.to_vec()).unwrap_or_default(),
+            address: holder.address.clone(),
+        })
+    }
+
+    /// The same of all names.
+    pub(crate) fn facts(&self) -> impl Iterator<Item = Fact> + '_ {
+        self.by_name.keys().filter_map(|name| self.fact(name))
     }
 
     /// Nothing of its holder is left: anybody may have the name.

@@ -236,6 +236,7 @@ mod tests {
         let out = Outbound::new(coordinator.sender, None);
         for _ in 0..40 {
             out.send_credited(ToClient::Results {
+                number: 0,
                 pool: PoolId(1),
                 rows: vec![Default::default()],
                 payloads: [Bytes::from(vec![0; 8 << 20])].into_iter().collect(),

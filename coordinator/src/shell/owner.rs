@@ -1,21 +1,17 @@
 //! The task that owns the scheduler and every session. It takes what has come, tells the scheduler, does what the
 //! scheduler asks for, and never waits for a peer.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use fleetpool_coordinator_core::{Action, CoordinatorCore, Event, SessionNo};
 use fleetpool_net::{Peer, Session};
 use fleetpool_proto::{
-    ClientId, HostId, PoolId, Role, Timestamp,
-    limits::{LEASE_MARGIN, OUTPUT_HELD_BYTES_MAX},
+    ClientId, HostId, PoolId, Timestamp,
+    limits::OUTPUT_HELD_BYTES_MAX,
     message::{ToAgent, ToClient},
     pool::ContentHash,
-    version::{Hello, Welcome, negotiate},
+    version::Hello,
     view::Query,
 };
 use tokio::{
@@ -27,11 +23,12 @@ use super::{
     clock,
     content::{Asker, Contents, Step},
     counters::Counters,
-    handle::{Options, Refused, Ticket, agent_welcome, first_client, pools_from},
+    durable::{Durable, FULL_RETRY},
+    handle::{Options, Refused, Ticket, first_client},
     names::Names,
-    outbound::{AbortOnDrop, Overrun, Relief, WAITING_BYTES_MAX},
-    reader::{self, Ended, Proven},
-    sessions::{AgentSession, ClientSession, Live, Place, Sessions},
+    outbound::{Overrun, WAITING_BYTES_MAX},
+    reader::Ended,
+    sessions::{Place, Sessions},
 };
 use crate::access::Access;
 
@@ -79,6 +76,8 @@ pub(crate) enum Input {
         /// Whether all that it ran is known to be gone.
         ended: bool,
     },
+    /// The disk has all of the journal up to there, or refuses.
+    Synced(std::io::Result<u64>),
     /// Somebody wants the counts.
     Counters {
         reply: oneshot::Sender<BTreeMap<String, u64>>,
@@ -97,14 +96,19 @@ pub(crate) struct Owner {
     pub(super) core: CoordinatorCore,
     pub(super) sessions: Sessions,
     pub(super) names: Names,
-    contents: Contents,
-    counters: Counters,
+    pub(super) contents: Contents,
+    pub(super) counters: Counters,
+    /// What outlives this process.
+    pub(super) durable: Option<Durable>,
+    /// Why it cannot go on.
+    pub(super) failed: Option<String>,
+    failure: Option<oneshot::Sender<String>>,
     /// For what is answered beside this task.
     pub(super) inbox: mpsc::WeakSender<Input>,
     pub(super) started: Timestamp,
     pub(super) now: Timestamp,
-    next_session: SessionNo,
-    next_client: u64,
+    pub(super) next_session: SessionNo,
+    pub(super) next_client: u64,
     /// Set when it is told to stop.
     stopping: Option<oneshot::Sender<()>>,
 }
@@ -114,10 +118,11 @@ impl Owner {
         options: Options,
         access: Option<Arc<Access>>,
         inbox: mpsc::WeakSender<Input>,
+        failure: oneshot::Sender<String>,
     ) -> Self {
         let now = clock::now();
         Self {
-            core: CoordinatorCore::new(options.for_core()),
+            core: CoordinatorCore::new(options.for_core(access.is_some())),
             next_client: first_client(options.epoch),
             options,
             access,
@@ -125,6 +130,9 @@ impl Owner {
             names: Names::default(),
             contents: Contents::default(),
             counters: Counters::default(),
+            durable: None,
+            failed: None,
+            failure: Some(failure),
             inbox,
             started: now,
             now,
@@ -139,7 +147,14 @@ impl Owner {
         let timer = sleep_until(Instant::now());
         tokio::pin!(timer);
         let mut timer_at = None;
-        while self.stopping.is_none() {
+        while self.stopping.is_none() && self.failed.is_none() {
+            if self.is_stuck() {
+                tokio::time::sleep(FULL_RETRY).await;
+                if self.write() {
+                    self.act();
+                }
+                continue;
+            }
             let due = self.core.poll_timeout();
             if due != timer_at {
                 timer_at = due;
@@ -155,8 +170,14 @@ impl Owner {
                     // The timer's clock stands still while the machine sleeps, so it may ring late, never early.
                     timer_at = None;
                 }
+                () = tokio::time::sleep(FULL_RETRY), if self.has_parked() => {
+                    inputs.extend(self.take_parked());
+                }
             }
             self.turn(&mut inputs);
+        }
+        if let Some((reason, failure)) = self.failed.take().zip(self.failure.take()) {
+            failure.send(reason).ok();
         }
         if let Some(done) = self.stopping.take() {
             // Each session gives its peer a bounded time to hear the goodbye.
@@ -176,13 +197,17 @@ impl Owner {
         if self.core.poll_timeout().is_some_and(|due| due <= self.now) {
             self.tell_core(Event::Tick);
         }
-        while let Some(action) = self.core.poll_action() {
-            self.on_action(action);
-        }
+        self.act();
     }
 
     fn on_input(&mut self, input: Input) {
+        let mut input = Some(input);
+        if self.is_put_off(&mut input) {
+            return;
+        }
+        let Some(input) = input else { return };
         match input {
+            Input::Synced(synced) => self.on_synced(synced),
             Input::Admit { peer, hello, reply } => {
                 let ticket = self
                     .admit(&peer, &hello)
@@ -242,9 +267,10 @@ impl Owner {
         self.core.handle(self.now, event);
     }
 
-    fn on_action(&mut self, action: Action) {
-        self.counters.on_action(&action);
+    pub(super) fn on_action(&mut self, action: Action) {
         match action {
+            // Written down already.
+            Action::Record(_) => {}
             Action::ToAgent {
                 host,
                 session,
@@ -305,7 +331,11 @@ impl Owner {
         let bytes_max = WAITING_BYTES_MAX + (1 + session.held.len()) * 2 * OUTPUT_HELD_BYTES_MAX;
         if session.live.out.send(message, bytes_max) == Err(Overrun) {
             let reason = "its tasks print more than it reads, and do not wait when they are told to: upgrade the agents";
-            return self.end(Place::Client(client), &ended(reason));
+            let place = Place::Client {
+                client,
+                session: session.session,
+            };
+            return self.end(place, &ended(reason));
         }
         if session.live.out.is_behind()
             && let Some(from) = from
@@ -320,7 +350,7 @@ impl Owner {
     }
 
     /// The client has read most of what waited.
-    fn on_relieved(&mut self, client: ClientId) {
+    pub(super) fn on_relieved(&mut self, client: ClientId) {
         let session = self.sessions.clients.get_mut(&client);
         let held = session.map(|session| std::mem::take(&mut session.held));
         for from in held.unwrap_or_default() {
@@ -334,7 +364,7 @@ impl Owner {
         }
     }
 
-    fn take_steps(&mut self, steps: impl IntoIterator<Item = Step>) {
+    pub(super) fn take_steps(&mut self, steps: impl IntoIterator<Item = Step>) {
         for step in steps {
             match step {
                 Step::Ask(client, hash) if self.sessions.client(client).is_none() => {
@@ -356,180 +386,11 @@ impl Owner {
     }
 }
 
-/// Sessions: how they begin and end.
-impl Owner {
-    fn admit(&mut self, peer: &Peer, hello: &Hello) -> Result<Ticket, String> {
-        let base = Welcome {
-            protocol: negotiate(hello)?,
-            build: env!("CARGO_PKG_VERSION").to_owned(),
-            cluster: self.options.cluster.clone(),
-            epoch: self.options.epoch,
-            ..Welcome::default()
-        };
-        match (peer.role, hello.lifeline) {
-            (Role::Coordinator, _) => Err(
-                "a coordinator's identity is for listening with only: use another one".to_owned(),
-            ),
-            (Role::Agent, _) => {
-                let host = self.names.check(self.now, peer)?;
-                let session = self.next_session;
-                self.next_session += 1;
-                Ok(Ticket {
-                    welcome: agent_welcome(base, host, self.options.lease),
-                    place: Place::Agent { host, session },
-                })
-            }
-            (Role::User | Role::Admin, None) => {
-                let client = ClientId(self.next_client);
-                self.next_client += 1;
-                let pools_from = pools_from(client);
-                Ok(Ticket {
-                    welcome: Welcome {
-                        client,
-                        pools_from,
-                        ..base
-                    },
-                    place: Place::Client(client),
-                })
-            }
-            (Role::User | Role::Admin, Some(client)) => {
-                let is_theirs = |live: &Live| live.is_of(peer);
-                if !self.sessions.client(client).is_some_and(is_theirs) {
-                    return Err(format!(
-                        "there is no client {client} of this identity to hold a lifeline of"
-                    ));
-                }
-                Ok(Ticket {
-                    welcome: Welcome { client, ..base },
-                    place: Place::Lifeline(client),
-                })
-            }
-        }
-    }
-
-    fn open(&mut self, place: Place, session: Session, inbox: mpsc::Sender<Input>) {
-        tracing::info!(peer = %session.peer, ?place, "session begins");
-        match place {
-            Place::Agent { host, session: no } => self.open_agent(host, no, session, inbox),
-            Place::Client(client) => {
-                let user = session.peer.id.clone();
-                let relief = Some(Relief {
-                    inbox: inbox.clone(),
-                    client,
-                });
-                let reader = |receiver| reader::client(receiver, client, inbox);
-                let session = ClientSession {
-                    live: Live::start(session, relief, reader),
-                    lifelines: Vec::new(),
-                    held: BTreeSet::new(),
-                };
-                self.sessions.clients.insert(client, session);
-                self.tell_core(Event::ClientConnected { client, user });
-            }
-            Place::Lifeline(client) => match self.sessions.clients.get_mut(&client) {
-                None => session.sender.close("the client is gone"),
-                Some(found) => {
-                    // The sender stays with the reader: a session ends with its last sender.
-                    let (sender, receiver) = (session.sender, session.receiver);
-                    found.lifelines.push(AbortOnDrop::spawn(async move {
-                        reader::lifeline(receiver, client, inbox).await;
-                        drop(sender);
-                    }));
-                }
-            },
-        }
-    }
-
-    fn open_agent(
-        &mut self,
-        host: HostId,
-        no: SessionNo,
-        session: Session,
-        inbox: mpsc::Sender<Input>,
-    ) {
-        let newest = self.sessions.agents.get(&host).map(|agent| agent.session);
-        if newest.is_some_and(|newest| newest > no) {
-            session
-                .sender
-                .close("a newer session of this host has taken over");
-            return;
-        }
-        // Between admission and now somebody else may have taken the name.
-        if let Err(reason) = self.names.claim(self.now, &session.peer) {
-            session.sender.close(&reason);
-            return;
-        }
-        if let Some(older) = newest {
-            let reason = "a newer session of this host has taken over";
-            self.end(
-                Place::Agent {
-                    host,
-                    session: older,
-                },
-                &ended(reason),
-            );
-            // Ending it released the name.
-            self.names.claim(self.now, &session.peer).ok();
-        }
-        let labels = self.access.as_ref().zip(session.peer.key);
-        let proven = Proven {
-            name: session.peer.name.clone(),
-            carrier: session.peer.carrier.name(),
-            labels: labels
-                .map(|(access, key)| access.registry.labels(key))
-                .unwrap_or_default(),
-        };
-        let live = Live::start(session, None, |receiver| {
-            reader::agent(receiver, host, no, proven, inbox)
-        });
-        self.sessions
-            .agents
-            .insert(host, AgentSession { session: no, live });
-        self.tell_core(Event::AgentConnected { host, session: no });
-    }
-
-    /// Ends a session, if it has not ended already.
-    fn end(&mut self, place: Place, ended: &Ended) {
-        let live = match place {
-            Place::Agent { host, session } => self.end_agent(host, session, ended),
-            Place::Client(client) | Place::Lifeline(client) => self.end_client(client),
-        };
-        if let Some(live) = live {
-            tracing::info!(peer = %live.peer, ?place, reason = ended.reason, "session ends");
-            live.out.close(&ended.reason);
-        }
-    }
-
-    fn end_agent(&mut self, host: HostId, session: SessionNo, ended: &Ended) -> Option<Live> {
-        self.sessions.agent(host, session)?;
-        let agent = self.sessions.agents.remove(&host)?;
-        // A hold is forgotten with the session.
-        for client in self.sessions.clients.values_mut() {
-            client.held.retain(|(held, _)| *held != host);
-        }
-        // Who says goodbye leaves nothing running; of others the tasks may live until they are fenced.
-        let fence = self.options.lease + self.options.lease / 10 + LEASE_MARGIN;
-        let reserve = if ended.goodbye { Duration::ZERO } else { fence };
-        self.names.release(self.now, &agent.live.peer.name, reserve);
-        self.tell_core(Event::AgentDisconnected { host, session });
-        Some(agent.live)
-    }
-
-    fn end_client(&mut self, client: ClientId) -> Option<Live> {
-        // Who waits for it to read would wait for ever, and could not even be ended.
-        self.on_relieved(client);
-        let session = self.sessions.clients.remove(&client)?;
-        let steps = self.contents.on_client_gone(client);
-        self.take_steps(steps);
-        self.tell_core(Event::ClientGone { client });
-        Some(session.live)
-    }
-}
-
-fn ended(reason: &str) -> Ended {
+pub(super) fn ended(reason: &str) -> Ended {
     Ended {
         reason: reason.to_owned(),
         goodbye: false,
+        silent: false,
     }
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct Ended {
     pub(crate) reason: String,
     /// The peer said goodbye itself.
     pub(crate) goodbye: bool,
+    /// The connection fell silent or broke, and nobody said anything.
+    pub(crate) silent: bool,
 }
 
 /// What a host's agent does not get to say itself.
@@ -92,9 +94,14 @@ async fn hear_agent(
 }
 
 /// Listens to a client until the session ends.
-pub(crate) async fn client(mut receiver: Receiver, client: ClientId, inbox: Inbox) {
+pub(crate) async fn client(
+    mut receiver: Receiver,
+    client: ClientId,
+    session: SessionNo,
+    inbox: Inbox,
+) {
     let ended = hear_client(&mut receiver, client, &inbox).await;
-    let place = Place::Client(client);
+    let place = Place::Client { client, session };
     tell(&inbox, Input::Ended { place, ended }).await.ok();
 }
 
@@ -168,6 +175,7 @@ pub(crate) async fn lifeline(mut receiver: Receiver, client: ClientId, inbox: In
         _ => Ended {
             reason: format!("its process has ended: {closed}"),
             goodbye: false,
+            silent: false,
         },
     };
     let place = Place::Lifeline(client);
@@ -184,6 +192,7 @@ async fn tell(inbox: &Inbox, input: Input) -> Result<(), Ended> {
     let stopped = || Ended {
         reason: "the coordinator has stopped".to_owned(),
         goodbye: false,
+        silent: false,
     };
     inbox.send(input).await.map_err(|_| stopped())
 }
@@ -192,6 +201,7 @@ fn broken(how: impl Into<String>) -> Ended {
     Ended {
         reason: format!("the other side broke the protocol: {}", how.into()),
         goodbye: false,
+        silent: false,
     }
 }
 
@@ -199,6 +209,7 @@ impl From<Closed> for Ended {
     fn from(closed: Closed) -> Self {
         Self {
             goodbye: closed.cause == Cause::Peer,
+            silent: closed.cause == Cause::Lost,
             reason: closed.to_string(),
         }
     }

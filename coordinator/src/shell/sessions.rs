@@ -15,7 +15,10 @@ pub(crate) enum Place {
         host: HostId,
         session: SessionNo,
     },
-    Client(ClientId),
+    Client {
+        client: ClientId,
+        session: SessionNo,
+    },
     /// The second connection of a client, whose end is all that it says.
     Lifeline(ClientId),
 }
@@ -36,6 +39,7 @@ pub(crate) struct AgentSession {
 
 #[derive(Debug)]
 pub(crate) struct ClientSession {
+    pub(crate) session: SessionNo,
     pub(crate) live: Live,
     pub(crate) lifelines: Vec<AbortOnDrop>,
     /// Where its tasks print more than it reads, and were told to wait.
@@ -104,6 +108,15 @@ impl Sessions {
             (Place::Agent { host, session }, &agent.live)
         });
         let clients = self.clients.iter();
-        agents.chain(clients.map(|(&id, client)| (Place::Client(id), &client.live)))
+        agents.chain(clients.map(|(&id, client)| {
+            let session = client.session;
+            (
+                Place::Client {
+                    client: id,
+                    session,
+                },
+                &client.live,
+            )
+        }))
     }
 }

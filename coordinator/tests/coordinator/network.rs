@@ -2,7 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
-use fleetpool_coordinator::{Handle, ServeOptions, Server, init_cluster};
+use fleetpool_coordinator::{Handle, ServeError, ServeOptions, Server, init_cluster};
 use fleetpool_net::{
     Address, ConnectError, Identity, JoinError, Token, connect, connect_tcp,
     identity::{ClusterCa, Issued, KeyRequest},
@@ -31,7 +31,7 @@ struct Cluster {
     admin: Identity,
     handle: Handle,
     stop: oneshot::Sender<()>,
-    served: JoinHandle<()>,
+    served: JoinHandle<Result<(), ServeError>>,
 }
 
 impl Cluster {
@@ -356,7 +356,8 @@ async fn a_coordinator_that_stops_says_goodbye_and_frees_its_port_and_folder() {
     timeout(PATIENCE, cluster.served)
         .await
         .expect("in time")
-        .expect("no panic");
+        .expect("no panic")
+        .expect("a disk");
     let options = ServeOptions::new(cluster.dir.path(), vec![cluster.address]);
     // The last connection keeps the port until both sides have forgotten it.
     let bound = async {

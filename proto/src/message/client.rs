@@ -78,6 +78,33 @@ pub enum FromClient {
         /// Tasks.
         tasks: u64,
     },
+    /// First on a session that takes the place of a lost one: the pools that the client still has. What was said of them and
+    /// not acknowledged is said again behind it; the coordinator says again what was not consumed.
+    Resume {
+        /// Their numbers. Others of this client are ended.
+        pools: Vec<PoolId>,
+    },
+    /// Output of a host has come, up to that number. Said by clients that may resume.
+    HeardOutput {
+        /// The host.
+        host: HostId,
+        /// The life of its agent.
+        life: u64,
+        /// The number, as in [`ToClient::Output`].
+        number: u64,
+    },
+    /// Messages of results have come on this session, up to that number. Said by clients that may resume.
+    HeardResults {
+        /// The pool.
+        pool: PoolId,
+        /// The number, as in [`ToClient::Results`], up to which none is missing.
+        number: u64,
+    },
+    /// The client has every result of a pool that has ended: it may be forgotten.
+    Done {
+        /// The pool.
+        pool: PoolId,
+    },
     /// Content that an agent needs; empty payload: the client does not have it.
     Content {
         /// Its hash.
@@ -105,6 +132,14 @@ pub enum ToClient {
         tasks: u64,
         /// Bytes of arguments, counted from the pool's first.
         bytes: u64,
+    },
+    /// The pool and its tasks up to `tasks` are safe with the coordinator, also if it is killed: they need not be said again.
+    /// Said to clients that may resume.
+    Submitted {
+        /// The pool.
+        pool: PoolId,
+        /// Tasks, counted from the pool's first, none of which is missing.
+        tasks: u64,
     },
     /// The pool is not opened, or a call on it is refused.
     Refused {
@@ -137,6 +172,9 @@ pub enum ToClient {
     Results {
         /// The pool.
         pool: PoolId,
+        /// Counts such messages of the pool on this session, from 1; 0: they are not kept, and need not be said to have come.
+        #[serde(default)]
+        number: u64,
         /// How.
         #[serde(with = "table")]
         rows: Vec<ResultRow>,
@@ -147,6 +185,13 @@ pub enum ToClient {
     Output {
         /// The pool.
         pool: PoolId,
+        /// The life of the agent that numbers it.
+        #[serde(default)]
+        life: u64,
+        /// Its number, which grows in that life; 0: it has none. What has come is not taken twice, and said to have come, by
+        /// clients that may resume.
+        #[serde(default)]
+        number: u64,
         /// Which task wrote it where.
         #[serde(with = "table")]
         rows: Vec<OutputRow>,
@@ -234,6 +279,10 @@ impl Message for FromClient {
             Self::Terminate { .. } => "terminate",
             Self::Resize { .. } => "resize",
             Self::Consumed { .. } => "consumed",
+            Self::Resume { .. } => "resume",
+            Self::HeardOutput { .. } => "heard_output",
+            Self::HeardResults { .. } => "heard_results",
+            Self::Done { .. } => "done",
             Self::Content { .. } => "content",
             Self::Ask { .. } => "ask",
         }
@@ -261,6 +310,7 @@ impl Message for ToClient {
     fn name(&self) -> &'static str {
         match self {
             Self::Credit { .. } => "credit",
+            Self::Submitted { .. } => "submitted",
             Self::Refused { .. } => "refused",
             Self::Slots { .. } => "slots",
             Self::Host { .. } => "host",

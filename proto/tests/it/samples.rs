@@ -122,6 +122,7 @@ pub(crate) fn hellos() -> Vec<Hello> {
         .map(|role| protocols(Hello::new(role, "web-1")))
         .collect();
     hellos.push(protocols(Hello::lifeline(Role::User, "u", ClientId(7))));
+    hellos.push(protocols(Hello::resume(Role::User, "u", ClientId(7))));
     hellos
 }
 
@@ -136,6 +137,7 @@ pub(crate) fn hello_replies() -> Vec<HelloReply> {
             host: HostId(3),
             client: ClientId(7),
             pools_from: PoolId(1 << 32),
+            resume_ms: 60_000,
         }),
         HelloReply::Refused {
             reason: "revoked".to_owned(),
@@ -360,6 +362,17 @@ pub(crate) fn from_clients() -> Vec<FromClient> {
             pool: POOL,
             tasks: 50,
         },
+        FromClient::Resume { pools: vec![POOL] },
+        FromClient::HeardResults {
+            pool: POOL,
+            number: 9,
+        },
+        FromClient::Done { pool: POOL },
+        FromClient::HeardOutput {
+            host: HostId(3),
+            life: 1 << 40,
+            number: 17,
+        },
         FromClient::Content {
             hash: HASH,
             payloads: payloads(&["elf"]),
@@ -367,7 +380,7 @@ pub(crate) fn from_clients() -> Vec<FromClient> {
     ];
     let asks = queries().into_iter().zip(0..);
     samples.extend(asks.map(|(query, question)| FromClient::Ask { question, query }));
-    covers!(samples, FromClient: OpenPool Define Submit Cancel Close Terminate Resize Consumed Content Ask);
+    covers!(samples, FromClient: OpenPool Define Submit Cancel Close Terminate Resize Consumed Resume Done HeardOutput HeardResults Content Ask);
     samples
 }
 
@@ -511,6 +524,10 @@ pub(crate) fn to_clients() -> Vec<ToClient> {
             tasks: 65_536,
             bytes: 32 << 20,
         },
+        ToClient::Submitted {
+            pool: POOL,
+            tasks: 70_000,
+        },
         ToClient::Slots {
             pool: POOL,
             allotted: 8,
@@ -523,6 +540,7 @@ pub(crate) fn to_clients() -> Vec<ToClient> {
         },
         ToClient::Results {
             pool: POOL,
+            number: 9,
             rows: vec![ResultRow {
                 index: 70_000,
                 attempt: Attempt(2),
@@ -538,6 +556,8 @@ pub(crate) fn to_clients() -> Vec<ToClient> {
         },
         ToClient::Output {
             pool: POOL,
+            life: 1 << 40,
+            number: 17,
             rows: output(),
             payloads: payloads(&["out\n", "err\n"]),
         },
@@ -555,7 +575,7 @@ pub(crate) fn to_clients() -> Vec<ToClient> {
     }));
     let answers = answers().into_iter().zip(0..);
     samples.extend(answers.map(|(answer, question)| ToClient::Answer { question, answer }));
-    covers!(samples, ToClient: Credit Refused Slots Host Results Output Notice PoolEnded NeedContent Answer);
+    covers!(samples, ToClient: Credit Submitted Refused Slots Host Results Output Notice PoolEnded NeedContent Answer);
     samples
 }
 

@@ -330,7 +330,7 @@ impl Engine {
             return;
         }
         let cut = self.now < host.cut_up_until.max(host.cut_down_until);
-        if cut || host.paused {
+        if cut || host.paused || self.journal.down {
             return self.dial_later(number);
         }
         self.session += 1;

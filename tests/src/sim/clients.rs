@@ -1,5 +1,7 @@
 //! Clients: they submit lazily within their credit, cancel, terminate, vanish.
 
+use std::collections::BTreeSet;
+
 use bytes::Bytes;
 use fleetpool_proto::{
     PoolId, SpecId,
@@ -27,6 +29,17 @@ pub(super) struct Client {
     submitted: u64,
     closed: bool,
     heard: u64,
+    /// Tasks whose outcome has come.
+    taken: BTreeSet<u64>,
+    /// Messages of results that have come on this session: up to here, and some after that.
+    messages_upto: u64,
+    messages: BTreeSet<u64>,
+    /// Which of its sessions this is.
+    pub(super) session: u64,
+    /// What it would have to say again.
+    said: Vec<FromClient>,
+    /// Tasks before this one need not be said again.
+    safe: u64,
     /// It has a `Consumed` to send.
     consuming: bool,
     over: bool,
@@ -36,7 +49,8 @@ pub(super) struct Client {
 #[derive(Debug)]
 pub(super) enum Deed {
     Open,
-    Hear(Parcel),
+    Hear(u64, Parcel),
+    Resume,
     Consume,
     Cancel(std::ops::Range<u64>),
     Resize(Option<u32>),
@@ -55,9 +69,35 @@ impl Client {
             submitted: 0,
             closed: false,
             heard: 0,
+            taken: BTreeSet::new(),
+            messages_upto: 0,
+            messages: BTreeSet::new(),
+            session: 0,
+            said: Vec::new(),
+            safe: 0,
             consuming: false,
             over: false,
         }
+    }
+
+    /// Its session is over, with all that was on its way.
+    pub(super) fn lose_session(&mut self) {
+        self.session += 1;
+        self.messages_upto = 0;
+        self.messages.clear();
+        (self.up, self.down) = Default::default();
+    }
+
+    /// What the coordinator may not have heard.
+    fn statement(&self) -> Vec<FromClient> {
+        let is_safe = |message: &FromClient| match message {
+            FromClient::Submit {
+                first, payloads, ..
+            } => first + payloads.items().len() as u64 <= self.safe,
+            _ => false,
+        };
+        let said = self.said.iter().filter(|message| !is_safe(message));
+        said.cloned().collect()
     }
 
     /// What it still waits for.
@@ -79,7 +119,9 @@ impl Engine {
         let pool = self.clients[number].pool;
         match deed {
             Deed::Open => self.open(number),
-            Deed::Hear(parcel) => match decode(parcel) {
+            Deed::Hear(session, _) if session != self.clients[number].session => {}
+            Deed::Resume => self.client_resumes(number),
+            Deed::Hear(_, parcel) => match decode(parcel) {
                 Ok(message) => self.client_hears(number, message),
                 Err(error) => {
                     self.check(Err(format!("client {number} does not understand: {error}")))
@@ -106,9 +148,11 @@ impl Engine {
             Deed::Vanish => {
                 self.client_ends(number);
                 let delay = self.delay();
+                let session = self.clients[number].session;
                 let sent = self.clients[number].up.send(self.now, delay, None);
                 if let Some((_, at)) = sent {
-                    self.at(at, What::Coordinator(ToCoordinator::ClientGone(number)));
+                    let gone = ToCoordinator::ClientGone(number, session);
+                    self.at(at, What::Coordinator(gone));
                 }
             }
         }
@@ -117,14 +161,7 @@ impl Engine {
     fn open(&mut self, number: usize) {
         let plan = self.clients[number].plan.clone();
         let pool = self.clients[number].pool;
-        let delay = self.delay();
-        let sent = self.clients[number].up.send(self.now, delay, None);
-        if let Some((_, at)) = sent {
-            self.at(
-                at,
-                What::Coordinator(ToCoordinator::ClientConnected(number)),
-            );
-        }
+        self.client_connects(number, Vec::new());
         self.client_says(
             number,
             FromClient::OpenPool {
@@ -153,6 +190,32 @@ impl Engine {
         }
     }
 
+    fn client_connects(&mut self, number: usize, pools: Vec<PoolId>) {
+        let delay = self.delay();
+        let session = self.clients[number].session;
+        let sent = self.clients[number].up.send(self.now, delay, None);
+        if let Some((_, at)) = sent {
+            let connected = ToCoordinator::ClientConnected(number, session);
+            self.at(at, What::Coordinator(connected));
+        }
+        if self.world.is_durable() {
+            self.client_sends(number, FromClient::Resume { pools });
+        }
+    }
+
+    fn client_resumes(&mut self, number: usize) {
+        let client = &self.clients[number];
+        if client.said.is_empty() || self.journal.down {
+            return;
+        }
+        let (pool, again) = (client.pool, client.statement());
+        self.clients[number].lose_session();
+        self.client_connects(number, vec![pool]);
+        for message in again {
+            self.client_sends(number, message);
+        }
+    }
+
     fn client_hears(&mut self, number: usize, message: ToClient) {
         match message {
             ToClient::Credit { tasks, .. } => {
@@ -162,17 +225,27 @@ impl Engine {
             }
             ToClient::Results {
                 pool,
+                number: message,
                 rows,
                 payloads,
             } => {
                 for (row, payload) in rows.iter().zip(payloads.items()) {
+                    let is_new = self.clients[number].taken.insert(row.index);
+                    if !is_new && self.world.is_durable() {
+                        continue;
+                    }
                     self.clients[number].heard += 1;
                     let broken = self.truth.deliver(self.now, pool, row, payload);
                     self.check(broken);
                 }
+                self.client_has(number, message);
                 self.consume_soon(number);
                 // Results may come after the pool's end: bulk is overtaken.
                 self.finish_if_complete(number);
+            }
+            ToClient::Submitted { tasks, .. } => {
+                let client = &mut self.clients[number];
+                client.safe = client.safe.max(tasks);
             }
             ToClient::Refused { pool, .. } => {
                 self.truth.refuse(pool);
@@ -186,6 +259,24 @@ impl Engine {
                 }
             }
             _ => {}
+        }
+    }
+
+    /// Says which messages of results have come on this session.
+    fn client_has(&mut self, number: usize, message: u64) {
+        let client = &mut self.clients[number];
+        if message == 0 {
+            return;
+        }
+        client.messages.insert(message);
+        let before = client.messages_upto;
+        while client.messages.remove(&(client.messages_upto + 1)) {
+            client.messages_upto += 1;
+        }
+        let (pool, upto) = (client.pool, client.messages_upto);
+        if upto > before {
+            let heard = FromClient::HeardResults { pool, number: upto };
+            self.client_sends(number, heard);
         }
     }
 
@@ -246,12 +337,20 @@ impl Engine {
     }
 
     fn client_says(&mut self, number: usize, message: FromClient) {
+        if self.world.is_durable() {
+            self.clients[number].said.push(message.clone());
+        }
+        self.client_sends(number, message);
+    }
+
+    fn client_sends(&mut self, number: usize, message: FromClient) {
+        let session = self.clients[number].session;
         let (parcel, has_body) = encode(message);
         let (delay, late) = (self.delay(), self.late(has_body));
         if let Some((_, at)) = self.clients[number].up.send(self.now, delay, late) {
             self.at(
                 at,
-                What::Coordinator(ToCoordinator::FromClient(number, parcel)),
+                What::Coordinator(ToCoordinator::FromClient(number, session, parcel)),
             );
         }
     }
@@ -266,6 +365,10 @@ impl Engine {
     fn client_ends(&mut self, number: usize) {
         if std::mem::replace(&mut self.clients[number].over, true) {
             return;
+        }
+        if self.world.is_durable() {
+            let pool = self.clients[number].pool;
+            self.client_sends(number, FromClient::Done { pool });
         }
         self.clients_left -= 1;
         let who = client_id(number).0;

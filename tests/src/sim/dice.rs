@@ -123,7 +123,7 @@ fn pool_of_chance(dice: &mut Chance, quiet: bool) -> PoolPlan {
 fn fault_of_chance(dice: &mut Chance, hosts: u64) -> Fault {
     let host = host_id(usize::try_from(dice.within(0..hosts)).unwrap_or_default());
     let ms = |dice: &mut Chance, most| Duration::from_millis(dice.within(1..most));
-    match dice.within(0..10) {
+    match dice.within(0..12) {
         0..3 => Fault::Break(host),
         3..6 => Fault::Cut {
             host,
@@ -143,9 +143,13 @@ fn fault_of_chance(dice: &mut Chance, hosts: u64) -> Fault {
             host,
             lasts: ms(dice, 60_000),
         },
-        _ => Fault::Cordon {
+        9 => Fault::Cordon {
             host,
             lasts: ms(dice, 10_000),
+        },
+        _ => Fault::KillCoordinator {
+            power: dice.once_in(4),
+            lasts: ms(dice, 20_000),
         },
     }
 }

@@ -15,6 +15,7 @@ use super::{
     agents::{Host, Mail},
     chance::Chance,
     clients::{Client, Deed},
+    journal::Journal,
     plan::{Bug, Failure, Fault, World},
     trace::Trace,
     truth::Truth,
@@ -60,6 +61,8 @@ pub(super) enum What {
     Healed(Fault),
     /// A host's keepers look whether their time has come.
     Fence(usize),
+    /// The disk of that life of the coordinator has so many facts.
+    Synced(u64, usize),
     Look,
 }
 
@@ -68,9 +71,9 @@ pub(super) enum ToCoordinator {
     Connected(usize, SessionNo),
     Disconnected(usize, SessionNo),
     FromAgent(usize, SessionNo, u64, Parcel),
-    ClientConnected(usize),
-    FromClient(usize, Parcel),
-    ClientGone(usize),
+    ClientConnected(usize, u64),
+    FromClient(usize, u64, Parcel),
+    ClientGone(usize, u64),
 }
 
 #[derive(Debug)]
@@ -80,9 +83,10 @@ pub(super) struct Engine {
     timeline: BTreeMap<(u64, u64), What>,
     number: u64,
     pub(super) chance: Chance,
-    coordinator: CoordinatorCore,
-    coordinator_stirred: bool,
-    coordinator_timer: Option<u64>,
+    pub(super) coordinator: CoordinatorCore,
+    pub(super) journal: Journal,
+    pub(super) coordinator_stirred: bool,
+    pub(super) coordinator_timer: Option<u64>,
     pub(super) sessions: BTreeMap<SessionNo, Session>,
     pub(super) session: SessionNo,
     pub(super) hosts: Vec<Host>,
@@ -107,14 +111,6 @@ pub(super) fn us(time: Duration) -> u64 {
 
 impl Engine {
     pub(super) fn new(world: World, tells: bool) -> Self {
-        let mut options = Options {
-            lost_after: world.lost_after,
-            window_tasks: world.window_tasks,
-            ..Options::default()
-        };
-        if let Some(Bug::Coordinator(bug)) = world.bug {
-            options.planted = Some(bug);
-        }
         let faults_end = world
             .faults
             .iter()
@@ -125,7 +121,8 @@ impl Engine {
             timeline: BTreeMap::new(),
             number: 0,
             chance: Chance::new(world.seed),
-            coordinator: CoordinatorCore::new(options),
+            coordinator: CoordinatorCore::new(Options::default()),
+            journal: Journal::default(),
             coordinator_stirred: false,
             coordinator_timer: None,
             sessions: BTreeMap::new(),
@@ -143,11 +140,26 @@ impl Engine {
             broken: None,
             world,
         };
+        engine.coordinator = CoordinatorCore::new(engine.coordinator_options());
         engine.deadline = faults_end + engine.work_us() + us(Duration::from_secs(600));
         let tasks: u64 = engine.world.pools.iter().map(|plan| plan.tasks).sum();
         engine.events_max = 300_000 + 300 * tasks + 1000 * engine.world.hosts.len() as u64;
         engine.populate();
         engine
+    }
+
+    pub(super) fn coordinator_options(&self) -> Options {
+        let mut options = Options {
+            lost_after: self.world.lost_after,
+            window_tasks: self.world.window_tasks,
+            durable: self.world.is_durable(),
+            epoch: 1 + self.journal.lives,
+            ..Options::default()
+        };
+        if let Some(Bug::Coordinator(bug)) = self.world.bug {
+            options.planted = Some(bug);
+        }
+        options
     }
 
     fn populate(&mut self) {
@@ -291,6 +303,7 @@ impl Engine {
             What::Fault(fault) => self.strike(fault),
             What::Healed(fault) => self.heal(fault),
             What::Fence(host) => self.fence(host),
+            What::Synced(life, upto) => self.synced(life, upto),
             What::Look => {
                 let broken = self.truth.look_for_idleness(self.now);
                 self.check(broken);
@@ -300,6 +313,9 @@ impl Engine {
     }
 
     fn reach_coordinator(&mut self, message: ToCoordinator) {
+        if self.journal.down {
+            return;
+        }
         match message {
             ToCoordinator::Connected(host, session) => {
                 let host = host_id(host);
@@ -327,12 +343,16 @@ impl Engine {
                     }
                 }
             }
-            ToCoordinator::ClientConnected(client) => {
+            ToCoordinator::ClientConnected(client, session)
+            | ToCoordinator::FromClient(client, session, _)
+            | ToCoordinator::ClientGone(client, session)
+                if session != self.clients[client].session => {}
+            ToCoordinator::ClientConnected(client, _) => {
                 let user = format!("user{client}");
                 let client = client_id(client);
                 self.tell_coordinator(Event::ClientConnected { client, user });
             }
-            ToCoordinator::FromClient(client, parcel) => match decode(parcel) {
+            ToCoordinator::FromClient(client, _, parcel) => match decode(parcel) {
                 Ok(message) => {
                     if let FromClient::Submit { pool, payloads, .. } = &message {
                         let count = payloads.items().len() as u64;
@@ -345,7 +365,7 @@ impl Engine {
                     self.check(Err(format!("client {client} is not understood: {error}")))
                 }
             },
-            ToCoordinator::ClientGone(client) => {
+            ToCoordinator::ClientGone(client, _) => {
                 let client = client_id(client);
                 self.tell_coordinator(Event::ClientGone { client });
             }
@@ -353,6 +373,9 @@ impl Engine {
     }
 
     pub(super) fn tell_coordinator(&mut self, event: Event) {
+        if self.journal.down {
+            return;
+        }
         self.trace.note(self.now, 0, event.name(), 0);
         self.trace
             .tell(self.now, || format!("coordinator <- {event:?}"));
@@ -368,11 +391,19 @@ impl Engine {
         if !std::mem::take(&mut self.coordinator_stirred) {
             return;
         }
+        let mut actions = Vec::new();
         while let Some(action) = self.coordinator.poll_action() {
             self.trace.note(self.now, 1, action.name(), 0);
             self.trace
                 .tell(self.now, || format!("coordinator -> {action:?}"));
-            self.act(action);
+            match action {
+                // Written before anything that follows is done.
+                Action::Record(fact) => self.record(fact),
+                action => actions.push(action),
+            }
+        }
+        for action in actions {
+            self.act_durably(action);
         }
         let Some(Timestamp(due)) = self.coordinator.poll_timeout() else {
             return;
@@ -384,8 +415,9 @@ impl Engine {
         }
     }
 
-    fn act(&mut self, action: Action) {
+    pub(super) fn act(&mut self, action: Action) {
         match action {
+            Action::Record(_) => {}
             Action::ToAgent {
                 host,
                 session,
@@ -408,7 +440,8 @@ impl Engine {
             return;
         };
         if let Some((_, at)) = client.down.send(self.now, delay, late) {
-            self.at(at, What::Client(number, Deed::Hear(parcel)));
+            let session = client.session;
+            self.at(at, What::Client(number, Deed::Hear(session, parcel)));
         }
     }
 }

@@ -26,7 +26,8 @@ impl Fault {
             | Self::PowerCut { lasts, .. }
             | Self::KillAgent { lasts, .. }
             | Self::Pause { lasts, .. }
-            | Self::Cordon { lasts, .. } => lasts,
+            | Self::Cordon { lasts, .. }
+            | Self::KillCoordinator { lasts, .. } => lasts,
         }
     }
 
@@ -38,6 +39,8 @@ impl Fault {
             | Self::KillAgent { host, .. }
             | Self::Pause { host, .. }
             | Self::Cordon { host, .. } => host,
+            // The first stands for all.
+            Self::KillCoordinator { .. } => HostId(0),
         };
         number as usize
     }
@@ -50,6 +53,7 @@ impl Fault {
             Self::KillAgent { .. } => "kill agent",
             Self::Pause { .. } => "pause",
             Self::Cordon { .. } => "cordon",
+            Self::KillCoordinator { .. } => "kill coordinator",
         }
     }
 }
@@ -58,7 +62,10 @@ impl Engine {
     pub(super) fn strike(&mut self, fault: Fault) {
         let host = fault.host();
         let up = self.hosts[host].core.is_some() && !self.hosts[host].paused;
-        let on_the_host = !matches!(fault, Fault::Cut { .. } | Fault::Cordon { .. });
+        let on_the_host = !matches!(
+            fault,
+            Fault::Cut { .. } | Fault::Cordon { .. } | Fault::KillCoordinator { .. }
+        );
         if on_the_host && !up {
             return;
         }
@@ -73,6 +80,7 @@ impl Engine {
             Fault::KillAgent { .. } => self.kill_agent(host),
             Fault::Pause { lasts, .. } => self.pause(host, lasts),
             Fault::Cordon { host, .. } => self.tell_coordinator(Event::Cordon { host, on: true }),
+            Fault::KillCoordinator { power, .. } => self.kill_coordinator(power),
         }
         if fault.lasts() > Duration::ZERO {
             self.after(us(fault.lasts()), What::Healed(fault));
@@ -92,7 +100,12 @@ impl Engine {
                 }
             }
             Fault::Pause { .. } => self.resume(number),
+            // An operator who finds nobody there tries again.
+            Fault::Cordon { .. } if self.journal.down => {
+                self.after(us(Duration::from_secs(1)), What::Healed(fault));
+            }
             Fault::Cordon { host, .. } => self.tell_coordinator(Event::Cordon { host, on: false }),
+            Fault::KillCoordinator { .. } => self.start_coordinator(),
         }
     }
 
@@ -107,6 +120,14 @@ impl Engine {
                 (second, first)
             };
             self.end_session(session, Some(agent), Some(coordinator), true);
+        }
+    }
+
+    /// Every session ends, of which all but the coordinator hear.
+    pub(super) fn end_all_sessions(&mut self) {
+        let all: Vec<SessionNo> = self.sessions.keys().copied().collect();
+        for session in all {
+            self.end_session(session, Some(0..UNNOTICED_US), None, true);
         }
     }
 

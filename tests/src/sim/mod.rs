@@ -8,7 +8,7 @@
 //!
 //! The same seed gives the same run, to the bit. A failing one prints its seed and how to run it again.
 //!
-//! What it leaves out: the coordinator never restarts, and an agent that is itself stopped (SIGSTOP) cannot kill
+//! What it leaves out: an agent that is itself stopped (SIGSTOP) cannot kill
 //! what its lease no longer covers; such a host's tasks are not held against G1 and G5 until it has had time to.
 //!
 //! - `plan`: what a world is made of, as a sentence: `World::new(seed).hosts(3).slots(4).submit(100).lose(host(1)).run()`;
@@ -16,6 +16,7 @@
 //! - `engine`: time, and who is told what when;
 //! - `wire`: sessions and how they go wrong;
 //! - `agents`, `workers`, `clients`: the shells around the cores;
+//! - `journal`: a coordinator that is killed, and its successor;
 //! - `truth`: what happens in fact, and whether it may.
 
 mod agents;
@@ -24,6 +25,7 @@ mod clients;
 mod dice;
 mod engine;
 mod faults;
+mod journal;
 mod plan;
 mod trace;
 mod truth;

@@ -104,6 +104,9 @@ pub(super) enum Fault {
     Pause { host: HostId, lasts: Duration },
     /// It gets no new tasks.
     Cordon { host: HostId, lasts: Duration },
+    /// The coordinator is killed, and another one reads its journal. With `power` its machine is: the end of the journal is
+    /// lost as far as it was not on disk.
+    KillCoordinator { power: bool, lasts: Duration },
 }
 
 /// A bug that is planted in one of the cores, for the simulator to find.
@@ -173,6 +176,20 @@ impl PoolPlan {
 
 /// The sentence. Words about pools are about the last one that was submitted.
 impl World {
+    /// Whether its coordinator has a journal.
+    pub(super) fn is_durable(&self) -> bool {
+        let kills = |(_, fault): &(Duration, Fault)| matches!(fault, Fault::KillCoordinator { .. });
+        self.faults.iter().any(kills)
+    }
+
+    /// Whether its coordinator's machine loses its power.
+    pub(super) fn cuts_coordinators_power(&self) -> bool {
+        let cuts = |(_, fault): &(Duration, Fault)| {
+            matches!(fault, Fault::KillCoordinator { power: true, .. })
+        };
+        self.faults.iter().any(cuts)
+    }
+
     /// An empty world.
     #[must_use]
     pub fn new(seed: u64) -> Self {
@@ -353,6 +370,20 @@ impl World {
     #[must_use]
     pub fn cordon(self, host: HostId, lasts: Duration) -> Self {
         self.fault(Fault::Cordon { host, lasts })
+    }
+
+    /// The coordinator is killed, and started again a second later.
+    #[must_use]
+    pub fn kill_coordinator(self) -> Self {
+        let (power, lasts) = (false, Duration::from_secs(1));
+        self.fault(Fault::KillCoordinator { power, lasts })
+    }
+
+    /// The coordinator's machine loses its power, and is back after half a minute.
+    #[must_use]
+    pub fn cut_coordinators_power(self) -> Self {
+        let (power, lasts) = (true, Duration::from_secs(30));
+        self.fault(Fault::KillCoordinator { power, lasts })
     }
 
     /// One of the cores has a bug.

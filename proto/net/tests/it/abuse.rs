@@ -78,7 +78,7 @@ async fn before_hello_nothing_but_a_small_hello_is_taken() {
             assert!(answer.contains(expect), "{carrier}: {answer:?}");
         }
     }
-    is_well(&mut cluster).await;
+    Box::pin(is_well(&mut cluster)).await;
 }
 
 #[tokio::test]
@@ -97,7 +97,7 @@ async fn a_guest_that_announces_too_much_is_told_so() {
             "{carrier}: {told:?}"
         );
     }
-    is_well(&mut cluster).await;
+    Box::pin(is_well(&mut cluster)).await;
 }
 
 #[tokio::test]

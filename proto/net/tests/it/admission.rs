@@ -399,7 +399,7 @@ async fn a_lifeline_tells_the_end_of_its_holder() {
         assert_eq!(incoming.hello.lifeline, Some(ClientId(7)));
         incoming.welcome(Welcome::default()).await.unwrap()
     };
-    let (dialled, mut session) = soon(async { tokio::join!(dial, serve) }).await;
+    let (dialled, mut session) = Box::pin(soon(async { tokio::join!(dial, serve) })).await;
     let (lifeline, _) = dialled.unwrap();
     session.sender.send(frame(1)).await.unwrap();
     drop(lifeline);

@@ -1,0 +1,327 @@
+//! What is written down, and what waits for the disk.
+//!
+//! Facts are written before anything that follows from them is done. What promises that they last is done when they are on
+//! disk: acknowledgements, and grants of tasks that may not run twice.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    io,
+};
+
+use fleetpool_coordinator_core::Action;
+use fleetpool_net::{KeyId, Peer};
+use fleetpool_proto::{
+    ClientId,
+    journal::Fact,
+    limits::LEASE_MARGIN,
+    message::{Refusal, ToAgent, ToClient},
+};
+
+use super::{
+    outbound::AbortOnDrop,
+    owner::{Input, Owner},
+};
+use crate::journal::{Folder, Journal, JournalError, Told, is_full};
+
+/// The journal, and what waits for it.
+#[derive(Debug)]
+pub(super) struct Durable {
+    journal: Journal,
+    /// What is done when the disk has what comes before that position.
+    gated: VecDeque<(u64, Action)>,
+    /// What is done when it has been written: the disk is so full that it could not be.
+    unwritten: VecDeque<Action>,
+    /// Tasks that came while the disk was full.
+    parked: Vec<Input>,
+    /// Clients that may come back.
+    clients: BTreeMap<ClientId, Familiar>,
+}
+
+/// A client that has been here: who it is, however it comes.
+#[derive(Debug)]
+pub(super) struct Familiar {
+    id: String,
+    key: Option<KeyId>,
+    /// Connections whose end says that its process has ended, while it has no session.
+    pub(super) lifelines: Vec<AbortOnDrop>,
+    /// Whether the journal knows it.
+    is_written: bool,
+}
+
+impl Familiar {
+    pub(super) fn of(peer: &Peer) -> Self {
+        Self {
+            id: peer.id.clone(),
+            key: peer.key,
+            lifelines: Vec::new(),
+            is_written: false,
+        }
+    }
+
+    fn fact(&self, client: ClientId) -> Fact {
+        Fact::Client {
+            client,
+            id: self.id.clone(),
+            key: self.key.map(|key| key.0.to_vec()).unwrap_or_default(),
+        }
+    }
+}
+
+impl Durable {
+    pub(super) fn familiar(&mut self, client: ClientId) -> Option<&mut Familiar> {
+        self.clients.get_mut(&client)
+    }
+
+    pub(super) fn meet(&mut self, client: ClientId, peer: &Peer) {
+        let familiar = || Familiar::of(peer);
+        self.clients.entry(client).or_insert_with(familiar);
+    }
+
+    /// Whether that client has been here, as the same identity.
+    pub(super) fn knows(&self, client: ClientId, peer: &Peer) -> bool {
+        let familiar = self.clients.get(&client);
+        familiar.is_some_and(|known| known.id == peer.id && known.key == peer.key)
+    }
+}
+
+impl Owner {
+    /// Becomes what a predecessor was, as far as it wrote that down, and begins a journal of its own. `told` hears what is on
+    /// disk.
+    pub(crate) fn recover(&mut self, folder: Folder, told: Told) -> Result<(), JournalError> {
+        let mut clients = BTreeMap::new();
+        let mut booted = None;
+        let reserved = self.now + self.options.fence();
+        let now = self.now;
+        let facts = folder.read(|fact| match fact {
+            Fact::Begin { boot_id, .. } => booted = Some(boot_id),
+            Fact::Name { .. } => self.names.restore(reserved, &fact),
+            Fact::Client { client, id, key } => {
+                let familiar = Familiar {
+                    id,
+                    key: key.as_slice().try_into().ok().map(KeyId),
+                    lifelines: Vec::new(),
+                    is_written: true,
+                };
+                clients.insert(client, familiar);
+            }
+            fact => self.core.recover(now, fact),
+        })?;
+        let known: Vec<ClientId> = clients.keys().copied().collect();
+        // What a process wrote survives it; a machine that went down may have lost the last of it.
+        let gap = booted.is_some_and(|boot| boot != super::clock::boot_id());
+        self.core.recovered(now, &known, gap);
+        clients.retain(|client, _| self.core.knows(*client));
+        let took = super::clock::now().since(now);
+        tracing::info!(facts, ?took, "the journal is read");
+        let journal = folder.begin(self.all_facts(&clients), told)?;
+        self.durable = Some(Durable {
+            journal,
+            gated: VecDeque::new(),
+            unwritten: VecDeque::new(),
+            parked: Vec::new(),
+            clients,
+        });
+        Ok(())
+    }
+
+    fn all_facts(&self, clients: &BTreeMap<ClientId, Familiar>) -> Vec<Fact> {
+        let begin = Fact::Begin {
+            epoch: self.options.epoch,
+            boot_id: super::clock::boot_id(),
+            build: env!("CARGO_PKG_VERSION").to_owned(),
+        };
+        let clients = clients.iter().filter(|(_, known)| known.is_written);
+        let clients = clients.map(|(&client, known)| known.fact(client));
+        let mut facts = vec![begin];
+        facts.extend(self.names.facts());
+        facts.extend(clients);
+        facts.extend(self.core.snapshot());
+        facts
+    }
+
+    /// Does what the scheduler wants, after writing down what it wants written.
+    pub(super) fn act(&mut self) {
+        loop {
+            let mut actions = VecDeque::new();
+            while let Some(action) = self.core.poll_action() {
+                self.counters.on_action(&action);
+                match action {
+                    Action::Record(fact) => self.record(fact),
+                    action if self.durable.is_some() => actions.push_back(action),
+                    action => self.on_action(action),
+                }
+            }
+            let Some(durable) = self.durable.as_mut() else {
+                return;
+            };
+            if actions.is_empty() && durable.unwritten.is_empty() {
+                return;
+            }
+            durable.unwritten.append(&mut actions);
+            if !self.write() {
+                return;
+            }
+        }
+    }
+
+    /// Writes what was recorded, and does what waited for that; `false` when it could not be written.
+    pub(super) fn write(&mut self) -> bool {
+        let Some(durable) = self.durable.as_mut() else {
+            return true;
+        };
+        match durable.journal.write() {
+            Ok(()) => {}
+            // The loop tries again, and does nothing else until then.
+            Err(error) if is_full(&error) => return false,
+            Err(error) => {
+                self.fail(&error);
+                return false;
+            }
+        }
+        let position = durable.journal.position();
+        let actions = std::mem::take(&mut durable.unwritten);
+        for action in actions {
+            if self.waits_for_disk(&action) {
+                let gated = self.durable.as_mut().map(|durable| &mut durable.gated);
+                gated
+                    .into_iter()
+                    .for_each(|gated| gated.push_back((position, action.clone())));
+            } else {
+                self.on_action(action);
+            }
+        }
+        self.renew_journal();
+        if let Some(durable) = self.durable.as_mut() {
+            durable.journal.sync();
+        }
+        true
+    }
+
+    fn waits_for_disk(&self, action: &Action) -> bool {
+        match action {
+            Action::ToAgent { message, .. } => match message {
+                ToAgent::Ack { .. } => true,
+                ToAgent::Grant { pool, .. } => !self.core.may_rerun(*pool),
+                _ => false,
+            },
+            Action::ToClient { message, .. } => matches!(message, ToClient::Submitted { .. }),
+            _ => false,
+        }
+    }
+
+    fn renew_journal(&mut self) {
+        let Some(mut durable) = self.durable.take_if(|durable| durable.journal.is_long()) else {
+            return;
+        };
+        durable.clients.retain(|client, _| self.core.knows(*client));
+        let facts = self.all_facts(&durable.clients);
+        durable.journal.renew(facts);
+        self.durable = Some(durable);
+    }
+
+    fn record(&mut self, fact: Fact) {
+        let Some(durable) = self.durable.as_mut() else {
+            return;
+        };
+        if let Fact::Opened { client, .. } = &fact
+            && let Some(known) = durable.clients.get_mut(client)
+            && !std::mem::replace(&mut known.is_written, true)
+        {
+            durable.journal.add(known.fact(*client));
+        }
+        durable.journal.add(fact);
+    }
+
+    /// Writes down who has a name.
+    pub(super) fn record_name(&mut self, name: &str) {
+        if let Some(fact) = self.names.fact(name) {
+            self.record(fact);
+        }
+    }
+
+    /// The disk has all up to that position.
+    pub(super) fn on_synced(&mut self, synced: io::Result<u64>) {
+        let position = match synced {
+            Ok(position) => position,
+            Err(error) => return self.fail(&error),
+        };
+        while let Some(durable) = self.durable.as_mut()
+            && let Some((_, action)) = durable.gated.pop_front_if(|(at, _)| *at <= position)
+        {
+            self.on_action(action);
+        }
+    }
+
+    /// Whether the disk is so full that nothing can go on.
+    pub(super) fn is_stuck(&self) -> bool {
+        let durable = self.durable.as_ref();
+        durable.is_some_and(|durable| !durable.unwritten.is_empty())
+    }
+
+    /// Whether an input has to wait until there is room on the disk; it is kept then, or refused.
+    pub(super) fn is_put_off(&mut self, input: &mut Option<Input>) -> bool {
+        use fleetpool_coordinator_core::Event;
+        use fleetpool_proto::message::FromClient;
+        let Some(Input::Event(Event::FromClient { client, message })) = input else {
+            return false;
+        };
+        let tasks = matches!(
+            message,
+            FromClient::Submit { .. } | FromClient::OpenPool { .. }
+        );
+        let Some(durable) = self.durable.as_mut().filter(|_| tasks) else {
+            return false;
+        };
+        if !durable.journal.is_short() {
+            return false;
+        }
+        if let FromClient::OpenPool { pool, .. } = message {
+            let refused = ToClient::Refused {
+                pool: *pool,
+                reason: "the coordinator's disk is full: make room where its `--state` is, and try again".to_owned(),
+                kind: Refusal::Unfit,
+            };
+            let client = *client;
+            self.send_client(client, refused);
+        } else {
+            durable.parked.extend(input.take());
+        }
+        true
+    }
+
+    /// Tasks that were put off, if there is room now.
+    pub(super) fn take_parked(&mut self) -> Vec<Input> {
+        let durable = self.durable.as_mut();
+        let Some(durable) = durable.filter(|durable| !durable.parked.is_empty()) else {
+            return Vec::new();
+        };
+        if durable.journal.is_short() {
+            return Vec::new();
+        }
+        std::mem::take(&mut durable.parked)
+    }
+
+    /// Whether tasks wait for room on the disk.
+    pub(super) fn has_parked(&self) -> bool {
+        let durable = self.durable.as_ref();
+        durable.is_some_and(|durable| !durable.parked.is_empty())
+    }
+
+    /// The disk has refused: nothing that is said from now on could be held. A successor reads what was held.
+    fn fail(&mut self, error: &io::Error) {
+        tracing::error!(%error, "the journal cannot be written: this coordinator ends");
+        self.failed.get_or_insert_with(|| {
+            format!("the journal cannot be written: {error}; look at the disk where `--state` is, then start again")
+        });
+    }
+}
+
+impl super::handle::Options {
+    /// How long a host that is not heard of may still run tasks.
+    pub(super) fn fence(&self) -> std::time::Duration {
+        self.lease + self.lease / 10 + LEASE_MARGIN
+    }
+}
+
+/// How long a full disk is left alone before the next try.
+pub(super) const FULL_RETRY: std::time::Duration = std::time::Duration::from_millis(500);

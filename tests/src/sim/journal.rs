@@ -1,0 +1,144 @@
+//! A coordinator that is killed, what it had written down, and its successor.
+
+use std::collections::VecDeque;
+
+use fleetpool_coordinator_core::{Action, CoordinatorCore, Event};
+use fleetpool_proto::{
+    Timestamp,
+    journal::Fact,
+    message::{ToAgent, ToClient},
+};
+
+use super::{
+    clients::Deed,
+    engine::{Engine, What, client_id, host_id},
+    wire::{Parcel, decode, encode},
+};
+
+/// How long a disk may take, in microseconds.
+const SYNC_US_MAX: u64 = 8_000;
+/// How long a client may take to be back, in microseconds.
+const BACK_US_MAX: u64 = 3_000_000;
+
+/// What is written down, and what waits for the disk.
+#[derive(Debug, Default)]
+pub(super) struct Journal {
+    facts: Vec<Parcel>,
+    /// Facts that survive a power cut.
+    synced: usize,
+    gated: VecDeque<(usize, Action)>,
+    syncing: bool,
+    /// Lives of the coordinator before this one.
+    pub(super) lives: u64,
+    /// It is between two lives.
+    pub(super) down: bool,
+    /// A power cut took what was not on disk.
+    lost_its_end: bool,
+}
+
+impl Engine {
+    pub(super) fn record(&mut self, fact: Fact) {
+        self.journal.facts.push(encode(fact).0);
+        self.sync_soon();
+    }
+
+    /// Does what the scheduler wants, at once or when the disk has what comes before it: as the coordinator's shell does.
+    pub(super) fn act_durably(&mut self, action: Action) {
+        let waits = match &action {
+            Action::ToAgent { message, .. } => match message {
+                ToAgent::Ack { .. } => true,
+                ToAgent::Grant { pool, .. } => !self.coordinator.may_rerun(*pool),
+                _ => false,
+            },
+            Action::ToClient { message, .. } => matches!(message, ToClient::Submitted { .. }),
+            _ => false,
+        };
+        if !waits || !self.world.is_durable() {
+            return self.act(action);
+        }
+        let at = self.journal.facts.len();
+        self.journal.gated.push_back((at, action));
+        self.sync_soon();
+    }
+
+    fn sync_soon(&mut self) {
+        if !std::mem::replace(&mut self.journal.syncing, true) {
+            let (wait, upto) = (
+                self.chance.within(200..SYNC_US_MAX),
+                self.journal.facts.len(),
+            );
+            self.after(wait, What::Synced(self.journal.lives, upto));
+        }
+    }
+
+    pub(super) fn synced(&mut self, life: u64, upto: usize) {
+        if life != self.journal.lives {
+            return;
+        }
+        self.journal.syncing = false;
+        self.journal.synced = upto;
+        while let Some((_, action)) = self.journal.gated.pop_front_if(|(at, _)| *at <= upto) {
+            self.act(action);
+        }
+        if self.journal.facts.len() > upto || !self.journal.gated.is_empty() {
+            self.sync_soon();
+        }
+    }
+
+    pub(super) fn kill_coordinator(&mut self, power: bool) {
+        if std::mem::replace(&mut self.journal.down, true) {
+            return;
+        }
+        if power {
+            let (synced, all) = (self.journal.synced as u64, self.journal.facts.len() as u64);
+            let left = self.chance.within(synced..all + 1);
+            let left = usize::try_from(left).unwrap_or(usize::MAX);
+            self.journal.facts.truncate(left);
+        }
+        self.journal.lost_its_end = power;
+        self.journal.gated.clear();
+        self.journal.syncing = false;
+        self.journal.lives += 1;
+        self.coordinator = CoordinatorCore::new(self.coordinator_options());
+        self.coordinator_timer = None;
+        self.coordinator_stirred = false;
+        self.end_all_sessions();
+        for number in 0..self.clients.len() {
+            self.clients[number].lose_session();
+        }
+    }
+
+    pub(super) fn start_coordinator(&mut self) {
+        if !std::mem::replace(&mut self.journal.down, false) {
+            return;
+        }
+        self.coordinator = CoordinatorCore::new(self.coordinator_options());
+        let now = Timestamp(self.now);
+        for parcel in self.journal.facts.clone() {
+            match decode(parcel) {
+                Ok(fact) => self.coordinator.recover(now, fact),
+                Err(error) => {
+                    return self.check(Err(format!("the journal is not understood: {error}")));
+                }
+            }
+        }
+        let clients: Vec<_> = (0..self.clients.len()).map(client_id).collect();
+        let gap = self.journal.lost_its_end;
+        self.coordinator.recovered(now, &clients, gap);
+        let facts = self.coordinator.snapshot();
+        self.journal.facts = facts.into_iter().map(|fact| encode(fact).0).collect();
+        self.journal.synced = self.journal.facts.len();
+        self.coordinator_stirred = true;
+        if gap {
+            // An operator whose last word was lost says it again.
+            for host in 0..self.hosts.len() {
+                let host = host_id(host);
+                self.tell_coordinator(Event::Cordon { host, on: false });
+            }
+        }
+        for number in 0..self.clients.len() {
+            let wait = self.chance.within(0..BACK_US_MAX);
+            self.after(wait, What::Client(number, Deed::Resume));
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! A real cluster whose coordinator is killed, with SIGKILL, again and again (G10): nothing is lost, nothing is done twice, and
+//! nobody has to say anything again.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead as _, BufReader},
+    process::{Child, Command, Stdio},
+    sync::mpsc,
+    thread::{self, sleep},
+    time::{Duration, Instant},
+};
+
+use fleetpool_tests::cluster::Cluster;
+use serde_json::Value;
+
+/// A client in the background, and what it says, line by line. Killed when the test fails.
+struct Client {
+    process: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Client {
+    fn start(command: &mut Command) -> Self {
+        let mut process = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the client starts");
+        let (said, lines) = mpsc::channel();
+        let stdout = BufReader::new(process.stdout.take().expect("piped"));
+        thread::spawn(move || {
+            // A test that has failed does not listen.
+            stdout
+                .lines()
+                .map_while(Result::ok)
+                .all(|line| said.send(line).is_ok())
+        });
+        Self { process, lines }
+    }
+
+    /// Waits for its end: every line it has said, and how it ended.
+    fn end(mut self) -> (Vec<String>, i32) {
+        let lines = self.lines.iter().collect();
+        let status = self.process.wait().expect("it is our child");
+        (lines, status.code().unwrap_or(-1))
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        // It may have ended by itself, which is as good.
+        self.process.kill().ok();
+        self.process.wait().ok();
+    }
+}
+
+fn results(lines: &[String]) -> BTreeMap<u64, Value> {
+    let mut results = BTreeMap::new();
+    for line in lines {
+        let result: Value = serde_json::from_str(line).expect("an object a line");
+        let index = result["index"].as_u64().expect("an index");
+        let again = results.insert(index, result);
+        assert_eq!(again, None, "task {index} has two results");
+    }
+    results
+}
+
+#[test]
+fn g10_twenty_kills_of_the_coordinator_lose_no_task_and_repeat_none() {
+    const TASKS: u64 = 4000;
+    let mut cluster = Cluster::start(2, 4);
+    let ran = tempfile::tempdir().expect("a folder");
+    // Each task leaves a line, in one write: what ran twice is there twice.
+    let note = format!(
+        "echo {{}} >> {}/$FLEETPOOL_HOST; sleep 0.02; echo out {{}}",
+        ran.path().display()
+    );
+    let inputs = fs::File::create(ran.path().join("inputs")).expect("a file");
+    let numbers: Vec<String> = (0..TASKS).map(|number| number.to_string()).collect();
+    std::io::Write::write_all(&mut &inputs, (numbers.join("\n") + "\n").as_bytes())
+        .expect("written");
+    let mut command = cluster.client();
+    command
+        .args(["map", "--json", "--shell", &note, "::::"])
+        .arg(ran.path().join("inputs"));
+    let client = Client::start(&mut command);
+    let mut seen = Vec::new();
+    for kill in 0..20 {
+        // Some work between two kills, so that each falls into the middle of it.
+        let enough = (kill + 1) * 100;
+        while seen.len() < enough {
+            seen.push(client.lines.recv().expect("it goes on"));
+        }
+        cluster.kill_coordinator();
+        cluster.start_again();
+    }
+    let (rest, status) = client.end();
+    seen.extend(rest);
+    assert_eq!(status, 0);
+    let results = results(&seen);
+    assert_eq!(results.len() as u64, TASKS);
+    for (index, result) in &results {
+        assert_eq!(result["outcome"], "done", "task {index}");
+        assert_eq!(
+            result["stdout"],
+            format!("out {index}\n"),
+            "its lines, once"
+        );
+    }
+    let ran_on = |host: &str| fs::read_to_string(ran.path().join(host)).unwrap_or_default();
+    let mut ran: Vec<u64> = [ran_on("a1"), ran_on("a2")]
+        .concat()
+        .lines()
+        .map(|line| line.parse().expect("a number"))
+        .collect();
+    ran.sort_unstable();
+    assert_eq!(ran, (0..TASKS).collect::<Vec<_>>(), "each ran once");
+}
+
+#[test]
+fn g10_tasks_run_on_while_the_coordinator_is_away_and_exec_runs_nothing_twice() {
+    let mut cluster = Cluster::start(2, 1);
+    let ran = tempfile::tempdir().expect("a folder");
+    let note = format!(
+        "echo began >> {0}/$FLEETPOOL_HOST; sleep 2; echo done on $FLEETPOOL_HOST",
+        ran.path().display()
+    );
+    let mut command = cluster.client();
+    command.args(["exec", "--on", "a[1-2]", "--", "sh", "-c", &note]);
+    let client = Client::start(&mut command);
+    cluster.until("both have begun", |_| {
+        ["a1", "a2"]
+            .iter()
+            .all(|host| ran.path().join(host).exists())
+    });
+    cluster.kill_coordinator();
+    // They end while nobody is there to hear of it.
+    sleep(Duration::from_millis(2500));
+    cluster.start_again();
+    let (mut lines, status) = client.end();
+    lines.sort();
+    assert_eq!(status, 0);
+    assert_eq!(lines, ["a1: done on a1", "a2: done on a2"]);
+    for host in ["a1", "a2"] {
+        let began = fs::read_to_string(ran.path().join(host)).expect("it ran");
+        assert_eq!(began, "began\n");
+    }
+}
+
+#[test]
+fn g6_a_client_that_is_killed_while_the_coordinator_is_away_leaves_nothing_for_long() {
+    // Clients are waited for two leases long.
+    let mut cluster = Cluster::start_with_lease(1, 1, "4s");
+    let mut command = cluster.client();
+    command.args(["map", "sleep", ":::", "1000"]);
+    let mut client = Client::start(&mut command);
+    cluster.until("the task runs", |cluster| {
+        let jobs = cluster
+            .client()
+            .args(["hosts", "--json"])
+            .output()
+            .expect("it starts");
+        let hosts: Value = serde_json::from_slice(&jobs.stdout).unwrap_or_default();
+        hosts[0]["running"] == 1
+    });
+    cluster.kill_coordinator();
+    client.process.kill().expect("it runs");
+    client.process.wait().expect("it is our child");
+    cluster.start_again();
+    cluster.await_hosts(1);
+    // Nobody is asked for it; it ends with the grace that clients have to come back.
+    let start = Instant::now();
+    loop {
+        let jobs = cluster
+            .client()
+            .args(["jobs", "--json"])
+            .output()
+            .expect("it starts");
+        let jobs: Value = serde_json::from_slice(&jobs.stdout).unwrap_or_default();
+        if jobs.as_array().is_some_and(Vec::is_empty) {
+            break;
+        }
+        assert!(start.elapsed() < Duration::from_secs(20), "{jobs}");
+        sleep(Duration::from_millis(200));
+    }
+}
