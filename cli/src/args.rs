@@ -41,6 +41,11 @@ pub(crate) enum Verb {
     Hosts(commands::hosts::HostsArgs),
     Jobs(commands::jobs::JobsArgs),
     Status(commands::status::StatusArgs),
+    Explain(commands::explain::ExplainArgs),
+    Attach(commands::attach::AttachArgs),
+    /// Print what a detached job's tasks have printed so far
+    Logs(commands::attach::LogsArgs),
+    Top(commands::top::TopArgs),
     Cancel(commands::cancel::CancelArgs),
     /// Keep new tasks away from hosts; those that run go on
     Cordon(commands::cordon::CordonArgs),

@@ -17,6 +17,8 @@ use crate::{
 
 /// The journal's folder, in the coordinator's.
 const JOURNAL_DIR: &str = "journal";
+/// The folder with what detached jobs returned and printed.
+const JOBS_DIR: &str = "jobs";
 /// How often sessions are looked through for certificates that have ended meanwhile.
 const EXPIRY_CHECK_EVERY: Duration = Duration::from_secs(20);
 /// Time for the last packets of a coordinator that stops to leave the machine.
@@ -98,7 +100,12 @@ impl Server {
             lost_after: options.lost_after,
         };
         let folder = Folder::open(&options.state.join(JOURNAL_DIR))?;
-        let (handle, failed) = start_durable(core, Arc::clone(&access), folder)?;
+        let (handle, failed) = start_durable(
+            core,
+            Arc::clone(&access),
+            folder,
+            options.state.join(JOBS_DIR),
+        )?;
         Ok(Self {
             listener,
             handle,

@@ -7,6 +7,7 @@
 //! tokens.json   join tokens, hashed
 //! tunnels.json  hosts that the coordinator keeps a tunnel to
 //! journal/      what a killed coordinator's successor needs to know of pools and tasks
+//! jobs/         what detached jobs returned and printed
 //! starts.json   how often the coordinator was started
 //! lock          held by the one coordinator that runs on this folder
 //! ```

@@ -135,6 +135,13 @@ pub enum Fact {
         /// Results or losses, a row each.
         payloads: Payloads,
     },
+    /// What a detached pool's tasks returned and printed is kept up to there.
+    Kept {
+        /// The pool.
+        pool: PoolId,
+        /// Bytes of its file.
+        bytes: u64,
+    },
     /// The client has so many results more, in the order in which they ended.
     Heard {
         /// The pool.
@@ -242,6 +249,7 @@ impl Message for Fact {
             Self::Granted { .. } => "granted",
             Self::Returned { .. } => "returned",
             Self::Ended { .. } => "ended",
+            Self::Kept { .. } => "kept",
             Self::Heard { .. } => "heard",
             Self::Consumed { .. } => "consumed",
             Self::Cancelled { .. } => "cancelled",

@@ -59,6 +59,16 @@ pub const POOL_WINDOW_BYTES: u64 = 16 << 20;
 /// [`BULK_HELD_BYTES_MAX`] at most if its peer sends what nobody asked it for.
 pub const POOL_HELD_BYTES_MAX: u64 = 2 * POOL_WINDOW_BYTES;
 
+/// Tasks that a detached pool may have waiting, and bytes of their arguments: nobody consumes its results, so that nothing else
+/// would bound it. Its client waits with more.
+pub const JOB_TASKS_MAX: u64 = 10_000_000;
+/// The same for the bytes of their arguments.
+pub const JOB_ARGUMENT_BYTES_MAX: u64 = 1 << 30;
+/// Bytes that a coordinator keeps on disk of what one detached pool's tasks return and print. Past them the pool is ended.
+pub const JOB_KEPT_BYTES_MAX: u64 = 10 << 30;
+/// How long that is kept after the pool has ended.
+pub const JOB_KEPT_FOR: Duration = Duration::from_hours(24);
+
 /// Longest line of output kept together; a longer one is cut into pieces of this size, in bytes. Output stays below
 /// bulk, so that it is never overtaken by the report of the task that printed it.
 pub const OUTPUT_LINE_BYTES_MAX: usize = BULK_BYTES_MIN - 1;

@@ -110,6 +110,8 @@ pub struct PoolOptions {
     /// Whether tasks that may not run twice are waited for on a host that is lost, in case it comes back with them. Else they end
     /// as `unknown` when its lease has run out.
     pub waits_for_lost: bool,
+    /// It goes on without its client, and the coordinator keeps what its tasks return and print for whoever attaches.
+    pub detached: bool,
 }
 
 impl Default for PoolOptions {
@@ -128,6 +130,7 @@ impl Default for PoolOptions {
             cwd: None,
             kill_grace_ms: u32::try_from(KILL_GRACE.as_millis()).unwrap_or(u32::MAX),
             waits_for_lost: true,
+            detached: false,
         }
     }
 }

@@ -17,6 +17,11 @@ pub enum Query {
     Jobs,
     /// The fleet in one line.
     Status,
+    /// What a pool waits for.
+    Explain {
+        /// Which.
+        pool: PoolId,
+    },
     /// Ends another client's pool (admins, or the same user).
     CancelJob {
         /// Which.
@@ -88,7 +93,11 @@ impl Query {
     pub fn needs_admin(&self) -> bool {
         !matches!(
             self,
-            Self::Hosts { .. } | Self::Jobs | Self::Status | Self::CancelJob { .. }
+            Self::Hosts { .. }
+                | Self::Jobs
+                | Self::Status
+                | Self::Explain { .. }
+                | Self::CancelJob { .. }
         )
     }
 }
@@ -102,6 +111,8 @@ pub enum Answer {
     Jobs(Vec<JobView>),
     /// The fleet.
     Status(StatusView),
+    /// Sentences for people.
+    Lines(Vec<String>),
     /// A token, whole: shown once.
     Token {
         /// What the joiner needs.
@@ -195,6 +206,10 @@ pub struct JobView {
     pub failed: u64,
     /// Whether no more tasks will come.
     pub closed: bool,
+    /// Whether it goes on without its client.
+    pub detached: bool,
+    /// `running`, or `ended`: what a detached one has returned and printed is kept for a while.
+    pub state: String,
 }
 
 /// The fleet.

@@ -6,7 +6,7 @@ use fleetpool_proto::{PoolId, view::Query};
 use super::ask;
 use crate::{failure::Failure, target::ClusterArgs};
 
-/// End a job: what runs of it is killed, the rest does not start
+/// End jobs: what runs of them is killed, the rest does not start; what is kept of ended ones goes
 #[derive(Args, Debug)]
 pub(crate) struct CancelArgs {
     /// Its number, as `fleetpool jobs` lists it
@@ -27,7 +27,7 @@ pub(crate) async fn run(args: CancelArgs, cluster: &ClusterArgs) -> Result<(), F
 }
 
 /// `17`, or `p17` as logs write it.
-fn job(text: &str) -> Result<u64, String> {
+pub(super) fn job(text: &str) -> Result<u64, String> {
     let number = text.strip_prefix('p').unwrap_or(text).parse();
     number.map_err(|_| "a job is a number, as `fleetpool jobs` lists it".to_owned())
 }

@@ -83,6 +83,7 @@ impl CopyArgs {
             deadline: None,
             progress: false,
             recorder: self.recorder(copy.results),
+            detach: None,
         };
         let exit = errand.run(place, self.hosts.jobs).await?;
         if !self.quiet && exit == Exit::Success {

@@ -152,6 +152,7 @@ pub(crate) async fn run(args: ExecArgs, cluster: &ClusterArgs) -> Result<Exit, F
         halt: args.hosts.halt(args.tasks.halt, total),
         deadline: args.tasks.deadline,
         progress: args.tasks.shows_progress(),
+        detach: args.tasks.detach.then_some(args.tasks.quiet),
     };
     errand.run(place, args.hosts.jobs).await
 }
@@ -178,6 +179,8 @@ pub(super) struct Errand {
     pub(super) deadline: Option<Duration>,
     pub(super) progress: bool,
     pub(super) recorder: Recorder,
+    /// It is left to the cluster; with `true` nothing is said of that.
+    pub(super) detach: Option<bool>,
 }
 
 impl Errand {
@@ -196,19 +199,40 @@ impl Errand {
                 hash
             }
         });
+        let pool = PoolOptions {
+            name: self.name,
+            slots: jobs,
+            retries: Retries {
+                host_lost: 0,
+                ..self.retries
+            },
+            // Whoever sits there is to hear of a host that is down while it is known.
+            waits_for_lost: false,
+            ..PoolOptions::default()
+        };
+        if let Some(quiet) = self.detach {
+            if farewell.is_some() {
+                return Err(Failure::usage(
+                    "--detach needs a cluster that stays: name one with --cluster",
+                ));
+            }
+            if spec.content.is_some() {
+                return Err(Failure::usage(
+                    "standard input is too large to be left with the cluster: put it into a file on the hosts, or run without --detach",
+                ));
+            }
+            return run::detach(run::Detached {
+                cluster,
+                pool,
+                spec,
+                inputs,
+                quiet,
+            })
+            .await;
+        }
         let job = Job {
             cluster,
-            pool: PoolOptions {
-                name: self.name,
-                slots: jobs,
-                retries: Retries {
-                    host_lost: 0,
-                    ..self.retries
-                },
-                // Whoever sits there is to hear of a host that is down while it is known.
-                waits_for_lost: false,
-                ..PoolOptions::default()
-            },
+            pool,
             spec,
             inputs,
             total: Some(total),

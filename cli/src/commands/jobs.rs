@@ -10,7 +10,7 @@ use crate::{
     target::ClusterArgs,
 };
 
-/// List the jobs that run: who started them, their slots and how far they are
+/// List the jobs that run, and detached ones that have ended: whose they are, their slots and how far they are
 #[derive(Args, Debug)]
 pub(crate) struct JobsArgs {
     /// An array of objects
@@ -32,7 +32,7 @@ pub(crate) async fn run(args: JobsArgs, cluster: &ClusterArgs) -> Result<(), Fai
 
 impl Listed for JobView {
     const COLUMNS: &'static [&'static str] = &[
-        "JOB", "NAME", "USER", "RUNTIME", "SLOTS", "QUEUED", "GRANTED", "ENDED", "FAILED",
+        "JOB", "NAME", "USER", "STATE", "RUNTIME", "SLOTS", "QUEUED", "GRANTED", "ENDED", "FAILED",
     ];
 
     fn row(&self) -> Vec<String> {
@@ -43,6 +43,10 @@ impl Listed for JobView {
             self.id.0.to_string(),
             self.name.clone(),
             self.user.clone(),
+            match self.detached {
+                true => format!("{}, detached", self.state),
+                false => self.state.clone(),
+            },
             self.runtime.clone(),
             format!("{}/{of}", self.allotted),
             self.queued.to_string(),

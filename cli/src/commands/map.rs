@@ -100,6 +100,22 @@ pub(crate) async fn run(args: MapArgs, cluster: &ClusterArgs) -> Result<Exit, Fa
     let slots = args.slots(&target, total);
     let embedded = slots.map(|slots| u16::try_from(slots).unwrap_or(SLOTS_MAX).min(SLOTS_MAX));
     let spec = args.tasks.spec(Vec::new())?;
+    if args.tasks.detach {
+        let detached = run::Detached {
+            cluster: target.connect_remote("--detach").await?,
+            pool: PoolOptions {
+                name: tasks::name(&words),
+                slots,
+                on: on.hosts,
+                retries: args.tasks.retries(),
+                ..PoolOptions::default()
+            },
+            spec,
+            inputs: rows.inputs(template),
+            quiet: args.tasks.quiet,
+        };
+        return run::detach(detached).await;
+    }
     let (cluster, farewell) = target.connect_here(embedded).await?;
     let job = Job {
         cluster,

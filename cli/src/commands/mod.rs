@@ -1,6 +1,7 @@
 //! The verbs, one file each.
 
 pub(crate) mod agent;
+pub(crate) mod attach;
 pub(crate) mod cancel;
 pub(crate) mod completions;
 pub(crate) mod coordinator;
@@ -9,6 +10,7 @@ pub(crate) mod cordon;
 pub(crate) mod deploy;
 pub(crate) mod drain;
 pub(crate) mod exec;
+pub(crate) mod explain;
 pub(crate) mod get;
 pub(crate) mod hosts;
 pub(crate) mod identity;
@@ -21,6 +23,7 @@ pub(crate) mod run;
 pub(crate) mod status;
 pub(crate) mod tasks;
 pub(crate) mod token;
+pub(crate) mod top;
 pub(crate) mod undeploy;
 pub(crate) mod upgrade;
 
@@ -49,6 +52,10 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Verb::Hosts(args) => hosts::run(args, &cluster).await,
         Verb::Jobs(args) => jobs::run(args, &cluster).await.map(done),
         Verb::Status(args) => status::run(args, &cluster).await.map(done),
+        Verb::Explain(args) => explain::run(args, &cluster).await.map(done),
+        Verb::Attach(args) => attach::run(args, &cluster).await,
+        Verb::Logs(args) => attach::logs(args, &cluster).await,
+        Verb::Top(args) => top::run(args, &cluster).await.map(done),
         Verb::Cancel(args) => cancel::run(args, &cluster).await.map(done),
         Verb::Cordon(args) => cordon::run(args, true, &cluster).await.map(done),
         Verb::Uncordon(args) => cordon::run(args, false, &cluster).await.map(done),

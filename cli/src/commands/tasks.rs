@@ -47,6 +47,9 @@ pub(crate) struct TaskArgs {
     /// Let processes that a task leaves behind live
     #[arg(long, help_heading = "Running")]
     leave_children: bool,
+    /// Leave it to the cluster: print the job's number once all is submitted, and end (see `attach`, `logs`, `jobs`, `cancel`)
+    #[arg(long, conflicts_with_all = ["deadline", "halt", "joblog", "results", "keep_order", "json"], help_heading = "Running")]
+    pub(crate) detach: bool,
     /// Print the commands, run none
     #[arg(long, help_heading = "Running")]
     pub(crate) dry_run: bool,

@@ -1,9 +1,10 @@
 //! The loop of a run: hears the cluster, signals and the clock, and stops the run when one of them says so.
 
-use std::{pin::pin, time::Duration};
+use std::{ffi::OsString, pin::pin, time::Duration};
 
 use fleetpool::cluster::{Cluster, Events, PoolEvent, Submitter};
 use fleetpool_proto::{
+    PoolId, SpecId,
     message::{Refusal, ResultRow},
     pool::{PoolOptions, Spec},
 };
@@ -26,6 +27,7 @@ use crate::{
     halt::{Halt, How},
     joblog::Past,
     output::{Progress, progress},
+    template::{Syntax, Template},
 };
 
 /// How long a stopped run may take to end before it is left to itself: processes have a second between TERM and
@@ -113,8 +115,95 @@ pub(crate) async fn run(job: Job) -> Result<Exit, Failure> {
         stopped: false,
         failure: None,
         give_up: job.deadline.map(|deadline| Instant::now() + deadline),
+        stranger: None,
     };
     engine.run(events, feeder, &mut signals).await
+}
+
+/// A detached job that is watched.
+pub(crate) struct Attached {
+    /// Where it runs.
+    pub(crate) cluster: Cluster,
+    /// Its pool.
+    pub(crate) pool: PoolId,
+    /// What it runs, for people.
+    pub(crate) name: String,
+    /// Whether what is to come is waited for.
+    pub(crate) follow: bool,
+    /// What keeps it.
+    pub(crate) recorder: Recorder,
+}
+
+/// Watches a job to its end, or to where it is.
+///
+/// # Errors
+/// When it cannot be had.
+pub(crate) async fn attach(job: Attached) -> Result<Exit, Failure> {
+    let mut signals = Signals::listen().map_err(Failure::fleetpool)?;
+    let (submitter, events) = job
+        .cluster
+        .attach(job.pool, job.follow)
+        .map_err(Failure::fleetpool)?;
+    let name = [OsString::from(&job.name)];
+    let nothing = Syntax::Only {
+        placeholder: vec![0],
+    };
+    let stranger = Stranger {
+        pool: job.pool,
+        follow: job.follow,
+        command: Template::parse(&name, false, &nothing).map_err(Failure::fleetpool)?,
+    };
+    let (limit, limited) = watch::channel(0);
+    let (engine, fed) = mpsc::unbounded_channel();
+    let feeder = Feeder {
+        inputs: Inputs::new(std::iter::empty(), false),
+        past: None,
+        spec: SpecId(0),
+        submitter: submitter.clone(),
+        limit: limited,
+        engine,
+    };
+    let engine = Engine {
+        cluster: job.cluster,
+        submitter,
+        asked: None,
+        tasks: Tasks::default(),
+        fed,
+        gate: Gate::Open,
+        limit,
+        halt: Halt::Never,
+        hosts: Hosts::Coming,
+        total: None,
+        progress: false,
+        recorder: job.recorder,
+        verdict: Verdict::default(),
+        slots: Slots::default(),
+        began: Instant::now(),
+        feeding: true,
+        stopped: false,
+        failure: None,
+        give_up: None,
+        stranger: Some(stranger),
+    };
+    engine.run(events, feeder, &mut signals).await
+}
+
+/// A job that somebody else has started: what its tasks are is not known, only what becomes of them.
+struct Stranger {
+    pool: PoolId,
+    follow: bool,
+    command: Template,
+}
+
+impl Stranger {
+    fn task(&self, index: u64) -> Task {
+        Task {
+            seq: index + 1,
+            values: Vec::new(),
+            command: self.command.command(index + 1, &[]),
+            host: None,
+        }
+    }
 }
 
 type Tasks = std::collections::BTreeMap<u64, Task>;
@@ -155,6 +244,8 @@ struct Engine {
     stopped: bool,
     /// The deadline, or when a stopped run is left to itself.
     give_up: Option<Instant>,
+    /// It is watched only.
+    stranger: Option<Stranger>,
 }
 
 impl Engine {
@@ -224,6 +315,7 @@ impl Engine {
     }
 
     fn on_event(&mut self, event: PoolEvent) -> Result<(), Failure> {
+        self.meet(&event);
         match event {
             PoolEvent::Output {
                 index,
@@ -254,6 +346,19 @@ impl Engine {
             PoolEvent::Lost(reason) => Err(Failure::fleetpool(format!(
                 "the session with the cluster is lost: {reason}: what ran is being ended there; with --joblog, --resume goes on from here"
             ))),
+        }
+    }
+
+    /// A task of a stranger's job is known from the first that is heard of it.
+    fn meet(&mut self, event: &PoolEvent) {
+        let index = match event {
+            PoolEvent::Output { index, .. } => *index,
+            PoolEvent::Ended { row, .. } => row.index,
+            _ => return,
+        };
+        if let Some(stranger) = &self.stranger {
+            let task = || stranger.task(index);
+            self.tasks.entry(index).or_insert_with(task);
         }
     }
 
@@ -362,6 +467,16 @@ impl Engine {
 
     /// The first signal stops the run, the second does not wait for it to end.
     async fn on_signal(&mut self, signal: Signal) -> Result<(), Failure> {
+        if let Some(stranger) = &self.stranger {
+            let exit = Exit::Signal(signal as i32);
+            let number = stranger.pool.0;
+            return Err(Failure::new(
+                exit,
+                format!(
+                    "job {number} goes on by itself: `fleetpool attach {number}` watches it again"
+                ),
+            ));
+        }
         let end = End::Signal(signal as i32);
         if matches!(self.verdict.end(), Some(End::Signal(_))) {
             self.kill().await;
@@ -401,7 +516,8 @@ impl Engine {
     }
 
     fn on_patience_lost(&mut self) -> Result<(), Failure> {
-        if self.slots.hosts > 0
+        if self.stranger.is_some()
+            || self.slots.hosts > 0
             || self.verdict.ended() > 0
             || !self.feeding && self.tasks.is_empty()
         {
@@ -447,6 +563,9 @@ impl Engine {
         self.flush(signals).await?;
         match self.failure {
             Some(failure) => Err(failure),
+            None if self.stranger.is_some_and(|stranger| !stranger.follow) => {
+                Ok(self.verdict.exit())
+            }
             None if left > 0 && self.verdict.end().is_none() => Err(Failure::fleetpool(format!(
                 "somebody else ended this job: {left} of its tasks have no outcome; with --joblog, --resume goes on from here"
             ))),
@@ -455,7 +574,7 @@ impl Engine {
     }
 }
 
-fn refused(kind: Refusal, reason: &str) -> Failure {
+pub(super) fn refused(kind: Refusal, reason: &str) -> Failure {
     let exit = match kind {
         Refusal::NoHostMatches => Exit::NothingMatched,
         Refusal::Invalid => Exit::Usage,

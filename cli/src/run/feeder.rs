@@ -58,7 +58,7 @@ impl Inputs {
         Self::Awaited(receiver)
     }
 
-    async fn next(&mut self) -> Option<Result<Item, Failure>> {
+    pub(super) async fn next(&mut self) -> Option<Result<Item, Failure>> {
         match self {
             Self::Ready(items) => items.next(),
             Self::Awaited(items) => items.recv().await,

@@ -6,6 +6,7 @@
 //! ```
 //! Feeder and engine take turns on one thread; neither ever waits for the other.
 
+mod detached;
 pub(crate) mod ended;
 mod engine;
 mod feeder;
@@ -14,7 +15,8 @@ mod recorder;
 mod signals;
 mod verdict;
 
-pub(crate) use engine::{Hosts, Job, run};
+pub(crate) use detached::{Detached, detach};
+pub(crate) use engine::{Attached, Hosts, Job, attach, run};
 pub(crate) use feeder::{Inputs, Item};
 pub(crate) use gate::Gate;
 pub(crate) use recorder::{Explain, Keep, Recorder};

@@ -138,6 +138,11 @@ impl Cluster {
     /// When the session is lost.
     pub fn open(&self, options: PoolOptions) -> Result<(Submitter, Events), Error> {
         let pool = PoolId(self.inner.pools.fetch_add(1, Ordering::Relaxed));
+        let options = Box::new(options);
+        self.begin(pool, FromClient::OpenPool { pool, options })
+    }
+
+    fn begin(&self, pool: PoolId, first: FromClient) -> Result<(Submitter, Events), Error> {
         let line = &self.inner.shared.line;
         let outbox = Arc::new(Outbox::new(pool, line.resumes()));
         let (events, queue) = mpsc::channel(DELIVERIES_MAX);
@@ -146,12 +151,20 @@ impl Cluster {
         self.inner
             .runtime
             .spawn(Arc::clone(&outbox).flush_to(line.sessions()));
-        let options = Box::new(options);
-        outbox.say(FromClient::OpenPool { pool, options });
+        outbox.say(first);
         Ok((
             Submitter::new(pool, Arc::clone(&outbox)),
             Events::new(queue, outbox),
         ))
+    }
+
+    /// Attaches to a detached pool: all that its tasks have returned and printed comes again from the first, and with `follow`
+    /// what is to come. The pool is not this client's: it goes on when this is dropped.
+    ///
+    /// # Errors
+    /// When the session is lost. A refusal comes as [`PoolEvent::Refused`](super::PoolEvent::Refused).
+    pub fn attach(&self, pool: PoolId, follow: bool) -> Result<(Submitter, Events), Error> {
+        self.begin(pool, FromClient::Attach { pool, follow })
     }
 
     /// Asks the coordinator something.

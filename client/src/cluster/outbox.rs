@@ -37,6 +37,8 @@ struct State {
     window: Window,
     /// What would have to be said again.
     statement: Statement,
+    /// Tasks that the coordinator holds, whatever becomes of it; `None`: it has not said so of the pool itself.
+    safe: Option<u64>,
     queue: VecDeque<Out>,
     /// The flusher is at work, or has been woken. While it is not, the queue is empty.
     busy: bool,
@@ -128,6 +130,21 @@ impl Outbox {
         }
     }
 
+    /// Ready when the coordinator holds all that was submitted, whatever becomes of it.
+    pub(crate) fn poll_safe(&self, context: &Context<'_>) -> Poll<Result<(), Error>> {
+        let mut state = self.lock();
+        match &state.refusal {
+            Some(refusal) if state.over => Poll::Ready(Err(refusal.clone())),
+            _ if state.safe >= Some(state.window.submitted()) => Poll::Ready(Ok(())),
+            _ => state.wait(context),
+        }
+    }
+
+    /// Leaves the pool to itself: it is not ended with this handle.
+    pub(crate) fn leave(&self) {
+        self.lock().terminated = true;
+    }
+
     /// Says something behind everything said before.
     pub(crate) fn say(&self, message: FromClient) {
         let mut state = self.lock();
@@ -189,7 +206,10 @@ impl Outbox {
 
     /// The coordinator holds all tasks before this one, whatever becomes of it.
     pub(crate) fn safe(&self, tasks: u64) {
-        self.lock().statement.safe(tasks);
+        let mut state = self.lock();
+        state.statement.safe(tasks);
+        state.safe = state.safe.max(Some(tasks));
+        state.wake_all();
     }
 
     /// Nothing can be said any more: the pool or its session has ended.

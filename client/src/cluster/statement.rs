@@ -13,6 +13,8 @@ use fleetpool_proto::{
 #[derive(Debug, Default)]
 pub(crate) struct Statement {
     options: Option<Box<PoolOptions>>,
+    /// Another client's pool, and whether what is to come is waited for.
+    attached: Option<bool>,
     specs: Vec<(SpecId, Box<Spec>)>,
     /// Submitted tasks that are not safe yet, with the index after their last.
     tasks: VecDeque<(u64, FromClient)>,
@@ -28,6 +30,7 @@ impl Statement {
     pub(crate) fn note(&mut self, message: &FromClient) {
         match message {
             FromClient::OpenPool { options, .. } => self.options = Some(options.clone()),
+            FromClient::Attach { follow, .. } => self.attached = Some(*follow),
             FromClient::Define { spec, body, .. } => self.specs.push((*spec, body.clone())),
             FromClient::Submit {
                 first, payloads, ..
@@ -61,6 +64,10 @@ impl Statement {
             .map(|options| FromClient::OpenPool { pool, options })
             .into_iter()
             .collect();
+        messages.extend(
+            self.attached
+                .map(|follow| FromClient::Attach { pool, follow }),
+        );
         messages.extend(self.specs.iter().map(|(spec, body)| FromClient::Define {
             pool,
             spec: *spec,

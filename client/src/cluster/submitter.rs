@@ -97,6 +97,19 @@ impl Submitter {
         poll_fn(|context| self.outbox.poll_flushed(context)).await
     }
 
+    /// Waits until the coordinator holds all that was submitted, whatever becomes of it or of this process.
+    ///
+    /// # Errors
+    /// When the pool is refused or the session is lost.
+    pub async fn held(&self) -> Result<(), Error> {
+        poll_fn(|context| self.outbox.poll_safe(context)).await
+    }
+
+    /// Leaves a detached pool to itself: dropping its [`Events`](super::Events) does not end it.
+    pub fn leave(&self) {
+        self.outbox.leave();
+    }
+
     /// Ends these tasks, running or not. Each gets its outcome.
     pub fn cancel(&self, tasks: Vec<u64>) {
         let pool = self.pool;

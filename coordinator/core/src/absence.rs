@@ -9,6 +9,7 @@ use fleetpool_proto::{
 
 use crate::{
     core::{Client, CoordinatorCore},
+    pool::Pool,
     retained::Finished,
 };
 
@@ -42,7 +43,8 @@ impl CoordinatorCore {
     }
 
     fn has_pools(&self, id: ClientId) -> bool {
-        self.pools.values().any(|pool| pool.client == id)
+        let attached = |pool: &&Pool| pool.client == id && !pool.is_detached();
+        self.pools.values().any(|pool| attached(&pool))
             || self.finished.values().any(|pool| pool.client == id)
     }
 
@@ -68,7 +70,8 @@ impl CoordinatorCore {
             return;
         };
         client.resumes = true;
-        let theirs = self.pools.values().filter(|pool| pool.client == id);
+        let attached = |pool: &&Pool| pool.client == id && !pool.is_detached();
+        let theirs = self.pools.values().filter(attached);
         let dropped = theirs.map(|pool| pool.id).filter(|id| !pools.contains(id));
         for pool in dropped.collect::<Vec<_>>() {
             self.begin_end(pool);
@@ -89,7 +92,8 @@ impl CoordinatorCore {
     /// Has the tasks of a client that is away wait before they print more than its agents can keep, or lets them go on.
     fn hold_output(&mut self, client: ClientId, on: bool) {
         let theirs = self.pools.values_mut();
-        for pool in theirs.filter(|pool| pool.client == client && pool.muted != on) {
+        let attached = |pool: &&mut Pool| pool.client == client && !pool.is_detached();
+        for pool in theirs.filter(attached).filter(|pool| pool.muted != on) {
             pool.muted = on;
             for &id in pool.shares.keys() {
                 if let Some(host) = self.hosts.get(&id) {

@@ -10,6 +10,7 @@ use crate::{
     core::CoordinatorCore,
     event::{Action, SessionNo},
     host::{HostState, Printed},
+    pool::Pool,
     settle,
 };
 
@@ -175,7 +176,8 @@ impl CoordinatorCore {
         for row in &mut rows {
             row.host = id;
         }
-        let keeps = self.keeps_for(client) && number > 0;
+        let detached = self.pools.get(&pool).is_some_and(Pool::is_detached);
+        let keeps = self.keeps_for(client) && number > 0 && !detached;
         let Some(host) = self.hosts.get_mut(&id) else {
             return;
         };
@@ -192,7 +194,7 @@ impl CoordinatorCore {
             });
         }
         self.name_host(client, id);
-        let number = if keeps { number } else { 0 };
+        let number = if keeps || detached { number } else { 0 };
         let output = ToClient::Output {
             pool,
             life,

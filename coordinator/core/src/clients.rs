@@ -81,7 +81,10 @@ impl CoordinatorCore {
             }
             FromClient::Done { pool } => self.on_done(client, pool),
             // Questions and content are the shell's.
-            FromClient::OpenPool { .. } | FromClient::Content { .. } | FromClient::Ask { .. } => {}
+            FromClient::OpenPool { .. }
+            | FromClient::Content { .. }
+            | FromClient::Attach { .. }
+            | FromClient::Ask { .. } => {}
         }
     }
 
@@ -113,6 +116,11 @@ impl CoordinatorCore {
             refuse(self, Refusal::Invalid, reason.to_owned());
             return;
         }
+        if options.detached && !self.options.durable {
+            let reason = "a job that is to go on by itself needs a cluster that stays: name one with --cluster";
+            refuse(self, Refusal::Invalid, reason.to_owned());
+            return;
+        }
         let selector = match Selector::parse(&options.on) {
             Ok(selector) => selector,
             Err(error) => {
@@ -141,7 +149,8 @@ impl CoordinatorCore {
             refuse(self, Refusal::NoHostMatches, reason);
             return;
         }
-        pool.keeps = self.keeps_for(client);
+        pool.keeps = self.keeps_for(client) && !pool.is_detached();
+        pool.tells_safe = self.keeps_for(client);
         self.outbox.record(|| Fact::Opened {
             pool: id,
             client,
@@ -295,7 +304,7 @@ impl CoordinatorCore {
         let theirs: Vec<PoolId> = self
             .pools
             .values()
-            .filter(|pool| pool.client == client)
+            .filter(|pool| pool.client == client && !pool.is_detached())
             .map(|pool| pool.id)
             .collect();
         for pool in theirs {

@@ -139,10 +139,19 @@ impl CoordinatorCore {
             0
         };
         let payloads = Payloads::from(payloads);
+        let detached = found.is_detached();
+        if detached {
+            // They are kept, which is as good as consumed.
+            let delivered = found.credit.delivered();
+            found.credit.on_consumed(delivered);
+        }
         self.outbox.record(|| Fact::Ended {
             pool,
             rows: rows.clone(),
-            payloads: payloads.clone(),
+            payloads: match detached {
+                true => vec![Bytes::new(); rows.len()].into(),
+                false => payloads.clone(),
+            },
         });
         let results = ToClient::Results {
             pool,
@@ -435,7 +444,7 @@ fn tell_client(pool: &mut Pool, outbox: &mut Outbox) {
         outbox.client(pool.client, credit);
     }
     let safe = pool.seen.gap();
-    if pool.keeps && pool.submitted_told != Some(safe) {
+    if pool.tells_safe && pool.submitted_told != Some(safe) {
         pool.submitted_told = Some(safe);
         let submitted = ToClient::Submitted {
             pool: id,

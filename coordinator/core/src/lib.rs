@@ -12,6 +12,7 @@ mod clients;
 mod core;
 mod credit;
 mod event;
+mod explain;
 mod fair;
 mod feed;
 mod held;

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use fleetpool_proto::{
     Attempt, ClientId, HostId, PoolId, SpecId,
     journal::ReturnedRow,
+    limits::{JOB_ARGUMENT_BYTES_MAX, JOB_TASKS_MAX},
     message::ResultRow,
     pool::{PoolOptions, Spec},
     selector::Selector,
@@ -82,6 +83,8 @@ pub(crate) struct Pool {
     pub(crate) out_payloads: Vec<Bytes>,
     /// Results are kept until the client has consumed them: it may come back and ask.
     pub(crate) keeps: bool,
+    /// Its client wants to know which tasks are safe.
+    pub(crate) tells_safe: bool,
     pub(crate) retained: Retained,
     /// Its client is away: its tasks wait before they print more than agents can keep.
     pub(crate) muted: bool,
@@ -106,6 +109,11 @@ impl Pool {
         selector: Selector,
         settings: &Options,
     ) -> Self {
+        let credit = if options.detached {
+            Credit::new(JOB_TASKS_MAX, JOB_ARGUMENT_BYTES_MAX)
+        } else {
+            Credit::new(settings.window_tasks, settings.window_bytes)
+        };
         Self {
             id,
             client,
@@ -131,12 +139,13 @@ impl Pool {
             failed: 0,
             closed: None,
             ending: false,
-            credit: Credit::new(settings.window_tasks, settings.window_bytes),
+            credit,
             run_ns: None,
             result_bytes: 0,
             out_rows: Vec::new(),
             out_payloads: Vec::new(),
             keeps: false,
+            tells_safe: false,
             retained: Retained::default(),
             muted: false,
             durable: settings.durable,
@@ -199,6 +208,11 @@ impl Pool {
     /// Whether its tasks may run a second time after their host was lost.
     pub(crate) fn reruns(&self) -> bool {
         self.options.retries.host_lost > 0
+    }
+
+    /// Whether it goes on without its client.
+    pub(crate) fn is_detached(&self) -> bool {
+        self.options.detached
     }
 
     pub(crate) fn matches(&self, host: &Host) -> bool {

@@ -43,7 +43,8 @@ impl CoordinatorCore {
                     return;
                 };
                 let mut new = Pool::new(pool, client, user, *options, selector, &self.options);
-                new.keeps = true;
+                new.keeps = !new.is_detached();
+                new.tells_safe = true;
                 self.pools.insert(pool, new);
             }
             Fact::Over { pool } => self.recover_over(pool),
@@ -180,7 +181,7 @@ impl CoordinatorCore {
             return;
         };
         let shares: Vec<HostId> = pool.shares.keys().copied().collect();
-        let (client, ending) = (pool.client, pool.ending);
+        let (client, ending, detached) = (pool.client, pool.ending, pool.is_detached());
         for host in shares {
             self.with(id, host, |pool, facts, _| {
                 let Some(share) = pool.shares.get(&host) else {
@@ -192,7 +193,7 @@ impl CoordinatorCore {
             });
         }
         self.touched.insert(id);
-        if ending || !self.clients.contains_key(&client) {
+        if ending || !detached && !self.clients.contains_key(&client) {
             self.begin_end(id);
         }
     }
@@ -332,9 +333,13 @@ fn recover_ended(pool: &mut Pool, rows: Vec<ResultRow>, payloads: Vec<Bytes>) {
             pool.failed += 1;
         }
     }
-    pool.retained.push((rows, payloads));
     pool.credit.on_result(bytes);
     pool.credit.on_delivered(tasks, bytes);
+    if pool.is_detached() {
+        pool.credit.on_consumed(pool.credit.delivered());
+    } else {
+        pool.retained.push((rows, payloads));
+    }
 }
 
 /// Takes a task from the host that has it, most likely `host`.

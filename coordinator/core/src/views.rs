@@ -61,6 +61,19 @@ impl CoordinatorCore {
         self.pools.values().map(job_view).collect()
     }
 
+    /// The pools that go on without their clients, with their users.
+    #[must_use]
+    pub fn detached(&self) -> Vec<(PoolId, String)> {
+        let detached = self.pools.values().filter(|pool| pool.is_detached());
+        detached.map(|pool| (pool.id, pool.user.clone())).collect()
+    }
+
+    /// The name of a host.
+    #[must_use]
+    pub fn host_name(&self, id: fleetpool_proto::HostId) -> Option<&str> {
+        self.hosts.get(&id).map(|host| host.facts.name.as_str())
+    }
+
     /// The client that a pool belongs to, and its user.
     #[must_use]
     pub fn owner(&self, pool: PoolId) -> Option<(fleetpool_proto::ClientId, &str)> {
@@ -115,5 +128,7 @@ fn job_view(pool: &Pool) -> JobView {
         ended: pool.ended,
         failed: pool.failed,
         closed: pool.closed.is_some(),
+        detached: pool.is_detached(),
+        state: "running".to_owned(),
     }
 }

@@ -8,7 +8,7 @@
 //! It must never acknowledge anything after the disk has refused, and never guess what damaged bytes meant.
 
 mod read;
-mod record;
+pub(crate) mod record;
 mod sync;
 
 use std::{
@@ -62,7 +62,7 @@ pub enum JournalError {
 }
 
 impl JournalError {
-    fn io(doing: &'static str, path: &Path, error: &io::Error) -> Self {
+    pub(crate) fn io(doing: &'static str, path: &Path, error: &io::Error) -> Self {
         Self::Io {
             doing,
             path: path.to_owned(),
@@ -178,17 +178,22 @@ impl Journal {
         outcome
     }
 
+    /// Whether something was added that is not written.
+    pub(crate) fn is_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// Where it is now: what was added so far comes before.
     pub(crate) fn position(&self) -> Position {
         self.position
     }
 
-    /// Has all that was written put on disk.
-    pub(crate) fn sync(&mut self) {
+    /// Has all that was written put on disk, after `others`.
+    pub(crate) fn sync(&mut self, others: Vec<Arc<File>>) {
         let position = self.position - self.pending.len() as u64;
         if position > self.wanted {
             self.wanted = position;
-            self.syncer.want(&self.file, position);
+            self.syncer.want(&self.file, position, others);
         }
     }
 

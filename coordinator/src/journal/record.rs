@@ -1,16 +1,24 @@
-//! A fact as bytes, and bytes as facts.
+//! A message as bytes on disk, and back.
 //!
 //! ```text
 //! u32 magic | u32 header length | u32 body length | u32 CRC of all but the magic and itself | header | body
 //! ```
-//! All integers big-endian; header and body are those of the fact's frame.
+//! All integers big-endian; header and body are those of the message's frame.
+
+use std::{
+    fs::File,
+    io::{self, Read as _, Seek as _, SeekFrom},
+    path::Path,
+};
 
 use bytes::{Buf as _, Bytes};
-use fleetpool_proto::{Frame, Message as _, journal::Fact, limits};
+use fleetpool_proto::{Frame, Message, limits};
 
 /// Begins every record, so that one can be found behind damage.
 const MAGIC: [u8; 4] = *b"fact";
 const PRELUDE: usize = 16;
+/// Bytes that are read at once.
+const CHUNK: u64 = 1 << 20;
 
 /// Why bytes are no record.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -21,9 +29,9 @@ pub(super) enum Flaw {
     Damaged(String),
 }
 
-/// Puts a fact behind `out`.
-pub(super) fn write(fact: Fact, out: &mut Vec<u8>) {
-    let Frame { header, body } = fact.into_frame();
+/// Puts a message behind `out`.
+pub(crate) fn write<M: Message>(message: M, out: &mut Vec<u8>) {
+    let Frame { header, body } = message.into_frame();
     let body_len: usize = body.iter().map(Bytes::len).sum();
     let lens = [len(header.len()), len(body_len)].concat();
     let mut crc = crc32fast::Hasher::new();
@@ -45,7 +53,14 @@ fn len(len: usize) -> [u8; 4] {
 }
 
 /// Takes the record that begins here, and tells its length.
-pub(super) fn read(bytes: &Bytes) -> Result<(Fact, usize), Flaw> {
+pub(super) fn read<M: Message>(bytes: &Bytes) -> Result<(M, usize), Flaw> {
+    let (frame, length) = frame(bytes)?;
+    let message = M::from_frame(frame).map_err(|error| Flaw::Damaged(error.to_string()))?;
+    Ok((message, length))
+}
+
+/// The same, unread.
+fn frame(bytes: &Bytes) -> Result<(Frame, usize), Flaw> {
     let (header, body) = split(bytes)?;
     let length = PRELUDE + header.len() + body.len();
     let body = if body.is_empty() {
@@ -53,9 +68,44 @@ pub(super) fn read(bytes: &Bytes) -> Result<(Fact, usize), Flaw> {
     } else {
         vec![body]
     };
-    let fact = Fact::from_frame(Frame { header, body });
-    let fact = fact.map_err(|error| Flaw::Damaged(error.to_string()))?;
-    Ok((fact, length))
+    Ok((Frame { header, body }, length))
+}
+
+/// Bytes of the whole records at the beginning.
+pub(crate) fn whole(bytes: &Bytes) -> u64 {
+    let mut at = 0;
+    while let Ok((_, length)) = frame(&bytes.slice(at..)) {
+        at += length;
+    }
+    at as u64
+}
+
+/// Some of a file's records from `at` on, and where the next one begins.
+pub(crate) fn frames(path: &Path, at: u64) -> io::Result<(Vec<Frame>, u64)> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(at))?;
+    let mut bytes = Vec::new();
+    (&mut file).take(CHUNK).read_to_end(&mut bytes)?;
+    let mut bytes = Bytes::from(bytes);
+    if let Err(Flaw::Short) = frame(&bytes)
+        && bytes.len() as u64 == CHUNK
+    {
+        // One that is larger than what is read at once.
+        let prelude = bytes.slice(4..12);
+        let length = PRELUDE as u64
+            + u64::from((&prelude[..4]).get_u32())
+            + u64::from((&prelude[4..]).get_u32());
+        let mut all = bytes.to_vec();
+        file.take(length.saturating_sub(CHUNK))
+            .read_to_end(&mut all)?;
+        bytes = all.into();
+    }
+    let (mut frames, mut used) = (Vec::new(), 0);
+    while let Ok((frame, length)) = frame(&bytes.slice(used..)) {
+        frames.push(frame);
+        used += length;
+    }
+    Ok((frames, at + used as u64))
 }
 
 fn split(bytes: &Bytes) -> Result<(Bytes, Bytes), Flaw> {
@@ -96,7 +146,7 @@ pub(super) fn next_sound(bytes: &Bytes) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
-    use fleetpool_proto::{PoolId, SpecId};
+    use fleetpool_proto::{PoolId, SpecId, journal::Fact};
 
     use super::*;
 

@@ -28,6 +28,8 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     wanted: Option<(Arc<File>, Position)>,
+    /// Files that are to be on disk before it is told.
+    others: Vec<Arc<File>>,
     over: bool,
 }
 
@@ -42,8 +44,11 @@ impl Syncer {
     }
 
     /// Has the file put on disk as far as `position`.
-    pub(super) fn want(&self, file: &Arc<File>, position: Position) {
-        self.shared.lock().wanted = Some((Arc::clone(file), position));
+    pub(super) fn want(&self, file: &Arc<File>, position: Position, others: Vec<Arc<File>>) {
+        let mut state = self.shared.lock();
+        state.wanted = Some((Arc::clone(file), position));
+        state.others.extend(others);
+        drop(state);
         self.shared.changed.notify_one();
     }
 }
@@ -57,8 +62,9 @@ impl Drop for Syncer {
 
 impl Shared {
     fn run(&self, told: &Told) {
-        while let Some((file, position)) = self.next() {
-            let synced = file.sync_data().map(|()| position);
+        while let Some((file, position, others)) = self.next() {
+            let others = others.iter().try_for_each(|other| other.sync_data());
+            let synced = others.and_then(|()| file.sync_data()).map(|()| position);
             let failed = synced.is_err();
             // After an error nobody knows what is on disk: nothing more is promised.
             if !told(synced) || failed {
@@ -67,14 +73,14 @@ impl Shared {
         }
     }
 
-    fn next(&self) -> Option<(Arc<File>, Position)> {
+    fn next(&self) -> Option<(Arc<File>, Position, Vec<Arc<File>>)> {
         let mut state = self.lock();
         loop {
             if state.over {
                 return None;
             }
-            if let Some(wanted) = state.wanted.take() {
-                return Some(wanted);
+            if let Some((file, position)) = state.wanted.take() {
+                return Some((file, position, std::mem::take(&mut state.others)));
             }
             state = self
                 .changed

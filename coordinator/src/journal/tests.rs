@@ -92,9 +92,9 @@ fn g10_what_is_on_disk_is_told() {
     let folder = Folder::open(dir.path()).expect("a folder");
     let mut journal = folder.begin([], tell).expect("a journal");
     journal.add(fact(0));
-    journal.sync();
+    journal.sync(Vec::new());
     journal.write().expect("written");
-    journal.sync();
+    journal.sync(Vec::new());
     let position = journal.position();
     assert!(position > 0);
     assert_eq!(

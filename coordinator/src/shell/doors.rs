@@ -150,6 +150,7 @@ impl Owner {
             session: no,
             live: Live::start(session, relief, reader),
             lifelines,
+            attached: Vec::new(),
             held: BTreeSet::new(),
         };
         self.sessions.clients.insert(client, session);

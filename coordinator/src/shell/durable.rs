@@ -6,18 +6,21 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     io,
+    path::{Path, PathBuf},
 };
 
-use fleetpool_coordinator_core::Action;
+use fleetpool_coordinator_core::{Action, Event};
 use fleetpool_net::{KeyId, Peer};
 use fleetpool_proto::{
-    ClientId,
+    ClientId, PoolId, Role,
     journal::Fact,
     limits::LEASE_MARGIN,
     message::{Refusal, ToAgent, ToClient},
+    view::JobView,
 };
 
 use super::{
+    jobs::{self, Jobs},
     outbound::AbortOnDrop,
     owner::{Input, Owner},
 };
@@ -33,8 +36,11 @@ pub(super) struct Durable {
     unwritten: VecDeque<Action>,
     /// Tasks that came while the disk was full.
     parked: Vec<Input>,
+    /// Up to where it is on disk.
+    synced: u64,
     /// Clients that may come back.
     clients: BTreeMap<ClientId, Familiar>,
+    pub(super) jobs: Jobs,
 }
 
 /// A client that has been here: who it is, however it comes.
@@ -87,7 +93,12 @@ impl Durable {
 impl Owner {
     /// Becomes what a predecessor was, as far as it wrote that down, and begins a journal of its own. `told` hears what is on
     /// disk.
-    pub(crate) fn recover(&mut self, folder: Folder, told: Told) -> Result<(), JournalError> {
+    pub(crate) fn recover(
+        &mut self,
+        folder: Folder,
+        jobs_dir: PathBuf,
+        told: Told,
+    ) -> Result<(), JournalError> {
         let mut clients = BTreeMap::new();
         let mut booted = None;
         let reserved = self.now + self.options.fence();
@@ -113,13 +124,22 @@ impl Owner {
         clients.retain(|client, _| self.core.knows(*client));
         let took = super::clock::now().since(now);
         tracing::info!(facts, ?took, "the journal is read");
+        let mut jobs = Jobs::open(jobs_dir)
+            .map_err(|error| JournalError::io("opening", Path::new("jobs"), &error))?;
+        let views = self.core.jobs();
+        for (pool, user) in self.core.detached() {
+            let view = views.iter().find(|view| view.id == pool);
+            jobs.begin(pool, &user, view.cloned().unwrap_or_default());
+        }
         let journal = folder.begin(self.all_facts(&clients), told)?;
         self.durable = Some(Durable {
             journal,
             gated: VecDeque::new(),
             unwritten: VecDeque::new(),
             parked: Vec::new(),
+            synced: 0,
             clients,
+            jobs,
         });
         Ok(())
     }
@@ -147,6 +167,9 @@ impl Owner {
                 self.counters.on_action(&action);
                 match action {
                     Action::Record(fact) => self.record(fact),
+                    Action::ToClient { client, message } if self.is_kept(&message) => {
+                        self.keep(client, message);
+                    }
                     action if self.durable.is_some() => actions.push_back(action),
                     action => self.on_action(action),
                 }
@@ -154,7 +177,11 @@ impl Owner {
             let Some(durable) = self.durable.as_mut() else {
                 return;
             };
-            if actions.is_empty() && durable.unwritten.is_empty() {
+            for (pool, reason) in durable.jobs.take_failed() {
+                tracing::warn!(%pool, reason, "a detached job is ended");
+                self.core.handle(self.now, Event::EndPool { pool, reason });
+            }
+            if actions.is_empty() && durable.unwritten.is_empty() && !durable.journal.is_pending() {
                 return;
             }
             durable.unwritten.append(&mut actions);
@@ -181,7 +208,7 @@ impl Owner {
         let position = durable.journal.position();
         let actions = std::mem::take(&mut durable.unwritten);
         for action in actions {
-            if self.waits_for_disk(&action) {
+            if self.waits_for_disk(&action, position) {
                 let gated = self.durable.as_mut().map(|durable| &mut durable.gated);
                 gated
                     .into_iter()
@@ -192,12 +219,17 @@ impl Owner {
         }
         self.renew_journal();
         if let Some(durable) = self.durable.as_mut() {
-            durable.journal.sync();
+            let others = durable.jobs.take_dirty();
+            durable.journal.sync(others);
         }
         true
     }
 
-    fn waits_for_disk(&self, action: &Action) -> bool {
+    fn waits_for_disk(&self, action: &Action, position: u64) -> bool {
+        let synced = self.durable.as_ref().map_or(0, |durable| durable.synced);
+        if position <= synced {
+            return false;
+        }
         match action {
             Action::ToAgent { message, .. } => match message {
                 ToAgent::Ack { .. } => true,
@@ -229,7 +261,84 @@ impl Owner {
         {
             durable.journal.add(known.fact(*client));
         }
+        if let Fact::Opened {
+            pool,
+            user,
+            options,
+            ..
+        } = &fact
+            && options.detached
+        {
+            let view = JobView {
+                id: *pool,
+                name: options.name.clone(),
+                user: user.clone(),
+                runtime: options.runtime.name().to_owned(),
+                slots: options.slots,
+                detached: true,
+                ..JobView::default()
+            };
+            durable.jobs.begin(*pool, user, view);
+        }
         durable.journal.add(fact);
+    }
+
+    /// Whether a message is kept instead of sent.
+    fn is_kept(&self, message: &ToClient) -> bool {
+        let durable = self.durable.as_ref();
+        let pool = jobs::kept_pool(message);
+        durable
+            .zip(pool)
+            .is_some_and(|(durable, pool)| durable.jobs.has(pool))
+    }
+
+    /// Keeps what a detached pool's tasks returned or printed.
+    fn keep(&mut self, client: ClientId, message: ToClient) {
+        if let ToClient::Refused { .. } = &message {
+            self.send_client(client, message.clone());
+        }
+        let (Some(durable), Some(pool)) = (self.durable.as_mut(), jobs::kept_pool(&message)) else {
+            return;
+        };
+        let core = &self.core;
+        let kept = durable
+            .jobs
+            .keep(pool, message, |host| core.host_name(host));
+        if let Some(bytes) = kept {
+            durable.journal.add(Fact::Kept { pool, bytes });
+        }
+    }
+
+    /// Has a client sent what a job's tasks returned and printed.
+    pub(super) fn on_attach(&mut self, client: ClientId, pool: PoolId, follow: bool) {
+        let Some(live) = self.sessions.client(client) else {
+            return;
+        };
+        let (role, user, to) = (live.peer.role, live.peer.id.clone(), live.out.sender());
+        let jobs = self.durable.as_ref().map(|durable| &durable.jobs);
+        let about = jobs.and_then(|jobs| jobs.about(pool));
+        let reason = match &about {
+            None => format!(
+                "there is no job {pool} to attach to: `fleetpool jobs` lists what there is, and only those started with --detach can be"
+            ),
+            Some(about) if role != Role::Admin && about.user != user => {
+                format!(
+                    "job {pool} is {0}'s: only {0} and admins may see what it printed",
+                    about.user
+                )
+            }
+            Some(_) => String::new(),
+        };
+        if let Some(jobs) = jobs.filter(|_| reason.is_empty()) {
+            let sending = AbortOnDrop::spawn(jobs::send(pool, jobs.source(pool), follow, to));
+            if let Some(session) = self.sessions.clients.get_mut(&client) {
+                session.attached.push(sending);
+            }
+            return;
+        }
+        let kind = Refusal::Invalid;
+        self.send_client(client, ToClient::Refused { pool, reason, kind });
+        self.send_client(client, ToClient::PoolEnded { pool });
     }
 
     /// Writes down who has a name.
@@ -245,6 +354,9 @@ impl Owner {
             Ok(position) => position,
             Err(error) => return self.fail(&error),
         };
+        if let Some(durable) = self.durable.as_mut() {
+            durable.synced = position;
+        }
         while let Some(durable) = self.durable.as_mut()
             && let Some((_, action)) = durable.gated.pop_front_if(|(at, _)| *at <= position)
         {
@@ -260,7 +372,6 @@ impl Owner {
 
     /// Whether an input has to wait until there is room on the disk; it is kept then, or refused.
     pub(super) fn is_put_off(&mut self, input: &mut Option<Input>) -> bool {
-        use fleetpool_coordinator_core::Event;
         use fleetpool_proto::message::FromClient;
         let Some(Input::Event(Event::FromClient { client, message })) = input else {
             return false;

@@ -1,6 +1,6 @@
 //! The way to the owning task, for those who bring sessions.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
 use fleetpool_coordinator_core as core;
 use fleetpool_net::{Closed, Incoming, Peer, Session};
@@ -97,6 +97,7 @@ pub(crate) fn start_durable(
     options: Options,
     access: Arc<Access>,
     folder: Folder,
+    jobs: PathBuf,
 ) -> Result<(Handle, oneshot::Receiver<String>), JournalError> {
     let (inbox, inputs) = mpsc::channel(INBOX_MAX);
     let (failure, failed) = oneshot::channel();
@@ -106,7 +107,7 @@ pub(crate) fn start_durable(
         let inbox = hears.upgrade();
         inbox.is_some_and(|inbox| inbox.blocking_send(Input::Synced(synced)).is_ok())
     };
-    owner.recover(folder, Box::new(told))?;
+    owner.recover(folder, jobs, Box::new(told))?;
     tokio::spawn(owner.run(inputs));
     Ok((Handle { inbox }, failed))
 }

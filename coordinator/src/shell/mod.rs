@@ -6,6 +6,7 @@ mod counters;
 mod doors;
 mod durable;
 mod handle;
+mod jobs;
 mod names;
 mod outbound;
 mod owner;

@@ -58,6 +58,12 @@ pub(crate) enum Input {
         question: u64,
         query: Query,
     },
+    /// A client wants to see a detached job.
+    Attach {
+        client: ClientId,
+        pool: PoolId,
+        follow: bool,
+    },
     /// A client brings content; checked against its hash.
     Content {
         client: ClientId,
@@ -226,6 +232,11 @@ impl Owner {
                 question,
                 query,
             } => self.on_ask(client, question, query),
+            Input::Attach {
+                client,
+                pool,
+                follow,
+            } => self.on_attach(client, pool, follow),
             Input::Content {
                 client,
                 hash,

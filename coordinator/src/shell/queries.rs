@@ -8,7 +8,7 @@ use fleetpool_proto::{
     ClientId, Message as _, PoolId, Role,
     message::ToClient,
     selector::Selector,
-    view::{Answer, HostView, Query, StatusView},
+    view::{Answer, HostView, JobView, Query, StatusView},
 };
 
 use tokio::task::spawn_blocking;
@@ -29,7 +29,8 @@ impl Owner {
             Err(reason) => Answer::Refused { reason },
             Ok(()) => match query {
                 Query::Hosts { on } => self.hosts(&on),
-                Query::Jobs => Answer::Jobs(self.core.jobs()),
+                Query::Jobs => Answer::Jobs(self.all_jobs()),
+                Query::Explain { pool } => self.explain(pool),
                 Query::Status => Answer::Status(self.status()),
                 Query::CancelJob { pool } => self.cancel_job(role, &user, pool),
                 Query::Cordon { host, on } => self.cordon(&host, on),
@@ -58,6 +59,24 @@ impl Owner {
         }
     }
 
+    /// Pools that live, and those that are kept.
+    fn all_jobs(&self) -> Vec<JobView> {
+        let kept = self.durable.as_ref().map(|durable| durable.jobs.ended());
+        let mut jobs = kept.unwrap_or_default();
+        jobs.extend(self.core.jobs());
+        jobs.sort_by_key(|job| job.id);
+        jobs
+    }
+
+    fn explain(&self, pool: PoolId) -> Answer {
+        match self.core.explain(pool) {
+            Some(lines) => Answer::Lines(lines),
+            None => refused(format!(
+                "there is no job {pool}, or it has ended: `fleetpool jobs` lists what there is"
+            )),
+        }
+    }
+
     fn status(&self) -> StatusView {
         StatusView {
             cluster: self.options.cluster.clone(),
@@ -70,6 +89,14 @@ impl Owner {
 
     fn cancel_job(&mut self, role: Role, user: &str, pool: PoolId) -> Answer {
         let Some((_, owner)) = self.core.owner(pool) else {
+            if let Some(durable) = &self.durable
+                && let Some(about) = durable.jobs.about(pool)
+                && (role == Role::Admin || about.user == user)
+            {
+                // It has ended: what is kept of it goes.
+                durable.jobs.remove(pool);
+                return Answer::Ok;
+            }
             return refused(format!(
                 "there is no job {pool}: `fleetpool jobs` lists what there is"
             ));
@@ -158,6 +185,7 @@ fn act(query: &Query) -> &'static str {
         Query::Hosts { .. } => "list hosts",
         Query::Jobs => "list jobs",
         Query::Status => "ask for the status",
+        Query::Explain { .. } => "ask what jobs wait for",
         Query::CancelJob { .. } => "cancel jobs",
         Query::Cordon { .. } => "cordon hosts",
         Query::TokenCreate { .. } => "create join tokens",
@@ -187,6 +215,7 @@ mod tests {
             (Query::Hosts { on }, true),
             (Query::Jobs, true),
             (Query::Status, true),
+            (Query::Explain { pool: PoolId(1) }, true),
             (Query::CancelJob { pool: PoolId(1) }, true),
             (Query::Cordon { host, on: true }, false),
             (

@@ -128,6 +128,11 @@ async fn on_client_message(client: ClientId, message: FromClient) -> Result<Inpu
             question,
             query,
         }),
+        FromClient::Attach { pool, follow } => Ok(Input::Attach {
+            client,
+            pool,
+            follow,
+        }),
         FromClient::Content { hash, payloads } => {
             let bytes = payloads.into_items().pop().unwrap_or_default();
             if !bytes.is_empty() && content_hash(bytes.clone()).await != hash {

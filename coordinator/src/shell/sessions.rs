@@ -42,6 +42,8 @@ pub(crate) struct ClientSession {
     pub(crate) session: SessionNo,
     pub(crate) live: Live,
     pub(crate) lifelines: Vec<AbortOnDrop>,
+    /// Jobs that it is being sent.
+    pub(crate) attached: Vec<AbortOnDrop>,
     /// Where its tasks print more than it reads, and were told to wait.
     pub(crate) held: BTreeSet<(HostId, PoolId)>,
 }

@@ -78,6 +78,13 @@ pub enum FromClient {
         /// Tasks.
         tasks: u64,
     },
+    /// Asks for all that a detached pool's tasks have returned and printed, from the first, as if this client had opened it.
+    Attach {
+        /// The pool.
+        pool: PoolId,
+        /// Whether to wait for what is to come; else [`ToClient::PoolEnded`] comes behind what there is.
+        follow: bool,
+    },
     /// First on a session that takes the place of a lost one: the pools that the client still has. What was said of them and
     /// not acknowledged is said again behind it; the coordinator says again what was not consumed.
     Resume {
@@ -279,6 +286,7 @@ impl Message for FromClient {
             Self::Terminate { .. } => "terminate",
             Self::Resize { .. } => "resize",
             Self::Consumed { .. } => "consumed",
+            Self::Attach { .. } => "attach",
             Self::Resume { .. } => "resume",
             Self::HeardOutput { .. } => "heard_output",
             Self::HeardResults { .. } => "heard_results",

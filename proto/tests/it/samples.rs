@@ -362,6 +362,10 @@ pub(crate) fn from_clients() -> Vec<FromClient> {
             pool: POOL,
             tasks: 50,
         },
+        FromClient::Attach {
+            pool: POOL,
+            follow: true,
+        },
         FromClient::Resume { pools: vec![POOL] },
         FromClient::HeardResults {
             pool: POOL,
@@ -380,7 +384,7 @@ pub(crate) fn from_clients() -> Vec<FromClient> {
     ];
     let asks = queries().into_iter().zip(0..);
     samples.extend(asks.map(|(query, question)| FromClient::Ask { question, query }));
-    covers!(samples, FromClient: OpenPool Define Submit Cancel Close Terminate Resize Consumed Resume Done HeardOutput HeardResults Content Ask);
+    covers!(samples, FromClient: OpenPool Define Submit Cancel Close Terminate Resize Consumed Attach Resume Done HeardOutput HeardResults Content Ask);
     samples
 }
 
@@ -391,6 +395,7 @@ pub(crate) fn queries() -> Vec<Query> {
         },
         Query::Jobs,
         Query::Status,
+        Query::Explain { pool: POOL },
         Query::CancelJob { pool: POOL },
         Query::Cordon {
             host: "web-1".to_owned(),
@@ -425,7 +430,7 @@ pub(crate) fn queries() -> Vec<Query> {
         },
         Query::TunnelList,
     ];
-    covers!(samples, Query: Hosts Jobs Status CancelJob Cordon TokenCreate TokenList TokenRevoke IdentityIssue IdentityList IdentityRevoke TunnelAdd TunnelRemove TunnelList);
+    covers!(samples, Query: Hosts Jobs Status Explain CancelJob Cordon TokenCreate TokenList TokenRevoke IdentityIssue IdentityList IdentityRevoke TunnelAdd TunnelRemove TunnelList);
     samples
 }
 
@@ -461,7 +466,10 @@ fn answers() -> Vec<Answer> {
             ended: 1000,
             failed: 1,
             closed: true,
+            detached: true,
+            state: "running".to_owned(),
         }]),
+        Answer::Lines(vec!["all slots are taken".to_owned()]),
         Answer::Status(StatusView {
             cluster: "prod".to_owned(),
             build: "0.1.0".to_owned(),
@@ -506,7 +514,7 @@ fn answers() -> Vec<Answer> {
             reason: "only admins".to_owned(),
         },
     ];
-    covers!(samples, Answer: Hosts Jobs Status Token Identity Tokens Identities Tunnels Ok Refused);
+    covers!(samples, Answer: Hosts Jobs Status Lines Token Identity Tokens Identities Tunnels Ok Refused);
     samples
 }
 

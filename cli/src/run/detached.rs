@@ -1,0 +1,84 @@
+//! A run that goes on by itself: all is submitted, and then it is left.
+
+use fleetpool::cluster::{Cluster, Error, Events, PoolEvent, Submitter};
+use fleetpool_proto::pool::{PoolOptions, Spec};
+
+use super::{
+    engine::refused,
+    feeder::{Inputs, Item},
+};
+use crate::{
+    failure::{Exit, Failure, count, say},
+    output::table,
+};
+
+/// What is to run.
+pub(crate) struct Detached {
+    pub(crate) cluster: Cluster,
+    pub(crate) pool: PoolOptions,
+    pub(crate) spec: Spec,
+    pub(crate) inputs: Inputs,
+    /// Nothing is said but the job's number.
+    pub(crate) quiet: bool,
+}
+
+/// Submits everything, prints the job's number once the coordinator holds it all, and leaves.
+///
+/// # Errors
+/// When an input cannot be read, or the cluster refuses.
+pub(crate) async fn detach(job: Detached) -> Result<Exit, Failure> {
+    let pool = PoolOptions {
+        detached: true,
+        ..job.pool
+    };
+    let (submitter, mut events) = job.cluster.open(pool).map_err(Failure::fleetpool)?;
+    let spec = submitter.define(job.spec);
+    let mut inputs = job.inputs;
+    let mut tasks = 0;
+    while let Some(item) = inputs.next().await {
+        let task = match item? {
+            Item::Task(task) => task,
+            Item::Unsent(task, reason) => {
+                let host = task.host_name().to_owned();
+                say(&format!("{host}: {reason}"));
+                continue;
+            }
+        };
+        let payload = task.command.payload().map_err(Failure::fleetpool)?;
+        let host = task.host.as_ref().map(|host| host.id);
+        let submitted = submitter.submit(spec, host, payload).await;
+        unless_refused(submitted.map(drop), &mut events).await?;
+        tasks += 1;
+    }
+    submitter.close();
+    unless_refused(submitter.held().await, &mut events).await?;
+    leave(&submitter, tasks, job.quiet)
+}
+
+fn leave(submitter: &Submitter, tasks: u64, quiet: bool) -> Result<Exit, Failure> {
+    submitter.leave();
+    let number = submitter.pool().0.to_string();
+    if !quiet {
+        say(&format!(
+            "job {number} goes on by itself with {}: `fleetpool attach {number}` watches it, `logs` shows what it printed, `cancel` ends it",
+            count(tasks, "task")
+        ));
+    }
+    table::print_bytes(number.as_bytes())?;
+    Ok(Exit::Success)
+}
+
+/// The reason why a pool takes nothing comes as an event.
+async fn unless_refused(done: Result<(), Error>, events: &mut Events) -> Result<(), Failure> {
+    let Err(error) = done else {
+        return Ok(());
+    };
+    while let Some(event) = events.next().await {
+        match event {
+            PoolEvent::Refused { reason, kind } => return Err(refused(kind, &reason)),
+            PoolEvent::Lost(reason) => return Err(Failure::fleetpool(reason)),
+            _ => {}
+        }
+    }
+    Err(Failure::fleetpool(error))
+}

@@ -1,0 +1,167 @@
+//! Jobs that go on without who started them, on a real cluster: seen again from the first line, also after the coordinator
+//! was killed.
+
+use std::{
+    collections::BTreeSet,
+    process::{Command, Output, Stdio},
+};
+
+use fleetpool_tests::cluster::Cluster;
+use serde_json::Value;
+
+fn output(command: &mut Command) -> Output {
+    command.output().expect("it starts")
+}
+
+/// What a verb prints, when it succeeds.
+fn said(command: &mut Command) -> String {
+    let output = output(command);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{command:?}: {stderr}");
+    String::from_utf8(output.stdout).expect("text")
+}
+
+/// Starts a job and leaves it: its number.
+fn detach(cluster: &Cluster, words: &[&str]) -> String {
+    let mut command = cluster.client();
+    command.args(["map", "--detach", "--quiet"]).args(words);
+    said(&mut command).trim().to_owned()
+}
+
+fn job(cluster: &Cluster, number: &str) -> Option<Value> {
+    let jobs = said(cluster.client().args(["jobs", "--json"]));
+    let jobs: Value = serde_json::from_str(&jobs).expect("an array");
+    let jobs = jobs.as_array().expect("an array").clone();
+    jobs.into_iter().find(|job| job["id"].to_string() == number)
+}
+
+fn lines(text: &str) -> BTreeSet<&str> {
+    text.lines().collect()
+}
+
+#[test]
+fn g10_a_detached_job_ends_without_its_client_and_is_seen_from_the_first_line() {
+    let cluster = Cluster::start(2, 2);
+    let number = detach(
+        &cluster,
+        &[
+            "--shell",
+            "echo out {}; echo err {} >&2",
+            ":::",
+            "1",
+            "2",
+            "3",
+            "4",
+        ],
+    );
+    cluster.until("it has ended", |cluster| {
+        job(cluster, &number).is_some_and(|job| job["state"] == "ended")
+    });
+    let kept = job(&cluster, &number).expect("it is kept");
+    assert_eq!((&kept["ended"], &kept["failed"]), (&4.into(), &0.into()));
+    // As often as one likes.
+    for verb in ["logs", "attach", "logs"] {
+        let output = output(cluster.client().args([verb, &number]));
+        assert!(
+            output.status.success(),
+            "{verb}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let (stdout, stderr) = (
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr),
+        );
+        assert_eq!(
+            lines(&stdout),
+            ["out 1", "out 2", "out 3", "out 4"].into(),
+            "{verb}"
+        );
+        assert_eq!(
+            lines(&stderr),
+            ["err 1", "err 2", "err 3", "err 4"].into(),
+            "{verb}"
+        );
+    }
+    said(cluster.client().args(["cancel", &number]));
+    assert_eq!(
+        job(&cluster, &number),
+        None,
+        "what is kept of it goes with cancel"
+    );
+    let gone = output(cluster.client().args(["logs", &number]));
+    assert_eq!(gone.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&gone.stderr).contains("there is no job"));
+}
+
+#[test]
+fn g10_an_attached_client_sees_each_line_once_through_a_kill_of_the_coordinator() {
+    let mut cluster = Cluster::start(2, 2);
+    let inputs: Vec<String> = (1..=40).map(|number| number.to_string()).collect();
+    let mut words = vec!["--shell", "sleep 0.2; echo {}; test {} != 7", ":::"];
+    words.extend(inputs.iter().map(String::as_str));
+    let number = detach(&cluster, &words);
+    let mut attached = cluster.client();
+    attached
+        .args(["attach", &number, "--json"])
+        .stdout(Stdio::piped());
+    let attached = attached.spawn().expect("it starts");
+    for enough in [5, 15] {
+        cluster.until("some have ended", |cluster| {
+            job(cluster, &number).is_some_and(|job| job["ended"].as_u64() >= Some(enough))
+        });
+        cluster.kill_coordinator();
+        cluster.start_again();
+    }
+    let output = attached.wait_with_output().expect("it is our child");
+    assert_eq!(output.status.code(), Some(1), "one task failed");
+    let text = String::from_utf8(output.stdout).expect("text");
+    let tasks: Vec<Value> = text
+        .lines()
+        .map(|line| serde_json::from_str(line).expect("an object"))
+        .collect();
+    let printed: BTreeSet<String> = tasks
+        .iter()
+        .map(|task| task["stdout"].to_string())
+        .collect();
+    let expected = inputs
+        .iter()
+        .map(|input| Value::from(format!("{input}\n")).to_string());
+    assert_eq!(tasks.len(), 40, "each once");
+    assert_eq!(printed, expected.collect());
+}
+
+#[test]
+fn g6_a_detached_job_that_is_cancelled_is_over_and_explain_says_what_waits() {
+    let cluster = Cluster::start(1, 1);
+    let number = detach(&cluster, &["sleep", ":::", "1000", "1001"]);
+    cluster.until("one runs", |cluster| {
+        job(cluster, &number).is_some_and(|job| job["granted"] == 1 && job["queued"] == 1)
+    });
+    let why = said(cluster.client().args(["explain", &number]));
+    assert!(
+        why.contains("1 waiting") && why.contains("every slot there is for it: 1"),
+        "{why}"
+    );
+    let screen = said(cluster.client().args(["top", "-n", "1"]));
+    assert!(
+        screen.contains("a1") && screen.contains(&number),
+        "{screen}"
+    );
+    said(cluster.client().args(["cancel", &number]));
+    cluster.until("nothing runs", |cluster| {
+        let hosts = said(cluster.client().args(["hosts", "--json"]));
+        let hosts: Value = serde_json::from_str(&hosts).expect("an array");
+        hosts[0]["running"] == 0 && hosts[0]["allotted"] == 0
+    });
+}
+
+#[test]
+fn g11_a_job_cannot_be_left_with_a_cluster_that_goes_with_its_client() {
+    let mut command = Command::new(fleetpool_tests::cluster::built("fleetpool"));
+    command
+        .env_remove("FLEETPOOL_CLUSTER")
+        .env("XDG_CONFIG_HOME", "/nonexistent");
+    let refused = output(command.args(["map", "--detach", "true", ":::", "1"]));
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("needs a cluster"));
+}
