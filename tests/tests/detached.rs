@@ -32,7 +32,8 @@ fn job(cluster: &Cluster, number: &str) -> Option<Value> {
     let jobs = said(cluster.client().args(["jobs", "--json"]));
     let jobs: Value = serde_json::from_str(&jobs).expect("an array");
     let jobs = jobs.as_array().expect("an array").clone();
-    jobs.into_iter().find(|job| job["id"].to_string() == number)
+    let number: Value = number.parse().expect("a number");
+    jobs.into_iter().find(|job| job["id"] == number)
 }
 
 fn lines(text: &str) -> BTreeSet<&str> {

@@ -77,6 +77,7 @@ impl Access {
             Query::Hosts { .. }
             | Query::Jobs
             | Query::Status
+            | Query::Explain { .. }
             | Query::CancelJob { .. }
             | Query::Cordon { .. } => refused("this is not about tokens and identities".to_owned()),
         }

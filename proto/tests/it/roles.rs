@@ -65,7 +65,11 @@ fn no_message_asks_for_a_role_by_accident() {
 fn every_question_is_for_everybody_or_for_admins() {
     for query in samples::queries() {
         let expect = match query {
-            Query::Hosts { .. } | Query::Jobs | Query::Status | Query::CancelJob { .. } => false,
+            Query::Hosts { .. }
+            | Query::Jobs
+            | Query::Status
+            | Query::Explain { .. }
+            | Query::CancelJob { .. } => false,
             Query::Cordon { .. }
             | Query::TokenCreate { .. }
             | Query::TokenList

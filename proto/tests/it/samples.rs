@@ -80,6 +80,7 @@ fn options() -> Box<PoolOptions> {
         env: env(),
         cwd: Some("/srv".to_owned()),
         kill_grace_ms: 1500,
+        detached: true,
         waits_for_lost: false,
     })
 }
