@@ -35,6 +35,12 @@ pub const BULK_FRAMES_MAX: usize = 1024;
 pub const HANDSHAKES_MAX: usize = 16;
 /// Connections that a coordinator does not know yet. Others wait with the kernel.
 pub const STRANGERS_MAX: usize = 1024;
+/// First packets of QUIC connections that a coordinator looks at in a second, in the long run. Others are lost, so that a
+/// flood of them costs those who are in little; whoever is among them comes by TCP, or tries again. A handshake takes two,
+/// or three in a crowd, so this is about as many as a coordinator can do.
+pub const FIRST_PACKETS_PER_S_MAX: u32 = 1000;
+/// As many at once, when there were few before: a fleet that comes back.
+pub const FIRST_PACKETS_AT_ONCE_MAX: u32 = 5000;
 /// Sessions that wait to be accepted by the coordinator proper before handshakes wait too.
 pub const ACCEPT_QUEUE: usize = 64;
 

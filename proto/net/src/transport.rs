@@ -4,21 +4,24 @@
 //! receiver has not read, and so may the control stream; the connection's window holds them all. So bulk that
 //! nobody reads never takes control's share, and nothing waits for a share that cannot come.
 
+mod socket;
+
 use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use fleetpool_proto::limits::JOIN_FRAME_BYTES_MAX;
 use quinn::{
     ClientConfig, Connection, Endpoint, EndpointConfig, IdleTimeout, MtuDiscoveryConfig,
-    ServerConfig, TokioRuntime, TransportConfig, VarInt,
+    Runtime as _, ServerConfig, TokioRuntime, TransportConfig, VarInt,
     crypto::{
         CryptoError, HmacKey,
         rustls::{NoInitialCipherSuite, QuicClientConfig, QuicServerConfig},
     },
 };
 use quinn_proto::HashedConnectionIdGenerator;
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, Type};
 
 use crate::identity::EndpointKey;
+use socket::Socket;
 
 /// A peer that is not heard for this long is gone.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(10);
@@ -58,7 +61,8 @@ pub(crate) fn listen(
     take_large_datagrams(&mut endpoint);
     endpoint
         .cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(key.connection_id)));
-    Endpoint::new(endpoint, Some(config), socket, Arc::new(TokioRuntime))
+    let socket = Socket::listening(TokioRuntime.wrap_udp_socket(socket)?);
+    Endpoint::new_with_abstract_socket(endpoint, Some(config), socket, Arc::new(TokioRuntime))
 }
 
 /// A QUIC endpoint that dials, and how it does.
@@ -75,7 +79,9 @@ pub(crate) fn dial(
     };
     let mut endpoint = EndpointConfig::default();
     take_large_datagrams(&mut endpoint);
-    let endpoint = Endpoint::new(endpoint, None, udp(any)?.0, Arc::new(TokioRuntime))?;
+    let socket = Socket::dialling(TokioRuntime.wrap_udp_socket(udp(any)?.0)?);
+    let runtime = Arc::new(TokioRuntime);
+    let endpoint = Endpoint::new_with_abstract_socket(endpoint, None, socket, runtime)?;
     Ok((endpoint, config))
 }
 
@@ -92,7 +98,7 @@ pub(crate) fn welcome(connection: &Connection) {
 
 /// A UDP socket, and whether its buffers are smaller than they should be.
 pub(crate) fn udp(address: SocketAddr) -> io::Result<(std::net::UdpSocket, Option<SmallBuffers>)> {
-    let socket = Socket::new(
+    let socket = socket2::Socket::new(
         Domain::for_address(address),
         Type::DGRAM,
         Some(Protocol::UDP),
