@@ -65,7 +65,29 @@ impl Cluster {
         Self::coordinator(&[])
     }
 
+    /// The same, at an address that is not loopback's.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn bare_at(listen: &str) -> Self {
+        Self::coordinator_at(listen, &[], &[])
+    }
+
+    /// The same on loopback, with options and variables of its own.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn bare_with(options: &[&str], variables: &[(&str, PathBuf)]) -> Self {
+        Self::coordinator_at("127.0.0.1:0", options, variables)
+    }
+
     fn coordinator(options: &[&str]) -> Self {
+        Self::bare_with(options, &[])
+    }
+
+    fn coordinator_at(listen: &str, options: &[&str], variables: &[(&str, PathBuf)]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let init = fleetpool(folder.path())
             .args(["init", "--name", "test"])
@@ -76,7 +98,7 @@ impl Cluster {
             "init: {}",
             String::from_utf8_lossy(&init.stderr)
         );
-        let coordinator = start_coordinator(folder.path(), "127.0.0.1:0", options);
+        let coordinator = start_coordinator(folder.path(), listen, options, variables);
         let address = listens_on(&folder.path().join("coordinator.log"));
         let cluster = Self {
             address,
@@ -109,7 +131,7 @@ impl Cluster {
     pub fn start_again(&mut self) {
         let address = self.address.to_string();
         let options: Vec<&str> = self.options.iter().map(String::as_str).collect();
-        self.coordinator = start_coordinator(self.folder.path(), &address, &options);
+        self.coordinator = start_coordinator(self.folder.path(), &address, &options, &[]);
         listens_on(&self.folder.path().join("coordinator.log"));
     }
 
@@ -118,11 +140,20 @@ impl Cluster {
         self.add_agent_by(self.address, name, slots);
     }
 
+    /// The same, with variables of its own.
+    pub fn add_agent_with(&mut self, name: &str, slots: u16, variables: &[(&str, PathBuf)]) {
+        self.add(self.address, name, slots, variables);
+    }
+
     /// Joins another agent, which dials `address`: the coordinator's, or a proxy's to it.
     ///
     /// # Panics
     /// When no token can be had.
     pub fn add_agent_by(&mut self, address: SocketAddr, name: &str, slots: u16) {
+        self.add(address, name, slots, &[]);
+    }
+
+    fn add(&mut self, address: SocketAddr, name: &str, slots: u16, variables: &[(&str, PathBuf)]) {
         let token = self
             .client()
             .args(["token", "create"])
@@ -149,6 +180,7 @@ impl Cluster {
             .arg(&file)
             .env("FLEETPOOL_IDENTITY", self.folder.path().join(name))
             .env("XDG_CONFIG_HOME", self.folder.path().join(name))
+            .envs(variables.iter().cloned())
             .stdin(Stdio::null())
             .stdout(log(self.folder.path(), &format!("{name}.out")))
             .stderr(log(self.folder.path(), &format!("{name}.log")))
@@ -280,10 +312,16 @@ pub fn built(name: &str) -> PathBuf {
     path
 }
 
-fn start_coordinator(folder: &Path, address: &str, options: &[&str]) -> Child {
+fn start_coordinator(
+    folder: &Path,
+    address: &str,
+    options: &[&str],
+    variables: &[(&str, PathBuf)],
+) -> Child {
     fleetpool(folder)
         .args(["coordinator", "--listen", address])
         .args(options)
+        .envs(variables.iter().cloned())
         .stdout(log(folder, "coordinator.out"))
         .stderr(log(folder, "coordinator.log"))
         .spawn()

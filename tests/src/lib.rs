@@ -3,3 +3,5 @@
 pub mod cluster;
 pub mod line;
 pub mod sim;
+pub mod strangers;
+pub mod way;

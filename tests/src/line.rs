@@ -1,73 +1,88 @@
-//! A line between a host and its coordinator, which a test can cut.
+//! A line between hosts and their coordinator, for tests to cut and to make worse.
+//!
+//! It passes UDP on, in a thread of its own. Nobody listens at its address by TCP, so whoever dials it comes by QUIC.
 
 use std::{
-    io,
-    net::{SocketAddr, UdpSocket},
+    collections::{BTreeMap, btree_map::Entry},
+    net::{Ipv4Addr, SocketAddr},
     sync::{
-        Arc, Mutex,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread::JoinHandle,
-    time::Duration,
+    time::Instant,
 };
 
-/// How often the line looks whether it is still needed.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
+use tokio::{
+    net::UdpSocket,
+    sync::{mpsc, oneshot},
+    time::sleep_until,
+};
+
+use crate::way::{Arrival, Quality, Way};
+
 /// Longest datagram.
 const DATAGRAM_BYTES_MAX: usize = 1 << 16;
 
-/// Passes datagrams on between one host and a coordinator, until it is dropped.
+/// Passes datagrams on between hosts and a coordinator, until it is dropped.
 #[derive(Debug)]
 pub struct Line {
     address: SocketAddr,
-    ends: Arc<Ends>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-#[derive(Debug)]
-struct Ends {
-    near: UdpSocket,
-    far: UdpSocket,
-    /// Where the host was last heard from.
-    host: Mutex<Option<SocketAddr>>,
-    cut: AtomicBool,
-    over: AtomicBool,
+    cut: Arc<AtomicBool>,
+    /// Dropped to end the thread.
+    over: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Line {
-    /// A line to a coordinator at `to`.
+    /// A line to a coordinator at `to` on which nothing goes wrong.
     ///
     /// # Panics
     /// When there are no ports.
     #[must_use]
     pub fn to(to: SocketAddr) -> Self {
-        let socket = || {
-            let socket = UdpSocket::bind("127.0.0.1:0").expect("a port");
-            socket.set_read_timeout(Some(LOOK_EVERY)).expect("not zero");
-            socket
-        };
-        let ends = Ends {
-            near: socket(),
-            far: socket(),
-            host: Mutex::new(None),
-            cut: AtomicBool::new(false),
-            over: AtomicBool::new(false),
-        };
-        ends.far.connect(to).expect("loopback");
-        let address = ends.near.local_addr().expect("bound");
-        let ends = Arc::new(ends);
-        let threads = [Ends::pass_up, Ends::pass_down].map(|pass| {
-            let ends = Arc::clone(&ends);
-            std::thread::spawn(move || ends.run(pass))
+        Self::of(Quality::default(), to)
+    }
+
+    /// A line of that quality, each way.
+    ///
+    /// # Panics
+    /// When there are no ports.
+    #[must_use]
+    pub fn of(quality: Quality, to: SocketAddr) -> Self {
+        let cut = Arc::new(AtomicBool::new(false));
+        let (over, until) = oneshot::channel();
+        let (tell, told) = std::sync::mpsc::channel();
+        let seen = Arc::clone(&cut);
+        let thread = std::thread::spawn(move || {
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime.expect("a runtime").block_on(async {
+                let near = Arc::new(socket().await);
+                tell.send(near.local_addr().expect("bound"))
+                    .expect("awaited");
+                let line = Ends {
+                    near,
+                    to,
+                    quality,
+                    cut: seen,
+                };
+                tokio::select! {
+                    () = line.serve() => {}
+                    _ = until => {}
+                }
+            });
         });
         Self {
-            address,
-            ends,
-            threads: threads.into(),
+            address: told.recv().expect("the line is up"),
+            cut,
+            over: Some(over),
+            thread: Some(thread),
         }
     }
 
-    /// Where a host dials.
+    /// Where hosts dial.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
@@ -75,43 +90,130 @@ impl Line {
 
     /// Lets nothing pass, or everything again.
     pub fn cut(&self, on: bool) {
-        self.ends.cut.store(on, Ordering::Relaxed);
+        self.cut.store(on, Ordering::Relaxed);
     }
 }
 
 impl Drop for Line {
     fn drop(&mut self) {
-        self.ends.over.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
+        drop(self.over.take());
+        if let Some(thread) = self.thread.take() {
             thread.join().ok();
         }
     }
 }
 
+struct Ends {
+    near: Arc<UdpSocket>,
+    to: SocketAddr,
+    quality: Quality,
+    cut: Arc<AtomicBool>,
+}
+
 impl Ends {
-    fn run(&self, pass: fn(&Self, &mut [u8]) -> io::Result<()>) {
+    /// Each source gets a socket of its own towards the coordinator, as behind a router that translates addresses.
+    async fn serve(&self) {
+        let mut sources: BTreeMap<SocketAddr, Pipe> = BTreeMap::new();
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
-        while !self.over.load(Ordering::Relaxed) {
-            // Nothing came, or nobody takes it: a line loses what it cannot deliver.
-            pass(self, &mut buffer).ok();
+        loop {
+            let Ok((len, source)) = self.near.recv_from(&mut buffer).await else {
+                continue;
+            };
+            let pipe = match sources.entry(source) {
+                Entry::Occupied(known) => known.into_mut(),
+                Entry::Vacant(new) => new.insert(self.open(source).await),
+            };
+            pipe.send(&buffer[..len]);
         }
     }
 
-    fn pass_up(&self, buffer: &mut [u8]) -> io::Result<()> {
-        let (len, from) = self.near.recv_from(buffer)?;
-        *self.host.lock().expect("no panics") = Some(from);
-        if !self.cut.load(Ordering::Relaxed) {
-            self.far.send(&buffer[..len])?;
-        }
-        Ok(())
+    /// The way up for a source; the way down runs by itself.
+    async fn open(&self, source: SocketAddr) -> Pipe {
+        let far = Arc::new(socket().await);
+        far.connect(self.to).await.expect("loopback");
+        let mut back = self.pipe(Arc::clone(&self.near), Some(source));
+        let answers = Arc::clone(&far);
+        tokio::spawn(async move {
+            let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
+            loop {
+                // An error is the coordinator's port being closed for a while.
+                if let Ok(len) = answers.recv(&mut buffer).await {
+                    back.send(&buffer[..len]);
+                }
+            }
+        });
+        self.pipe(far, None)
     }
 
-    fn pass_down(&self, buffer: &mut [u8]) -> io::Result<()> {
-        let len = self.far.recv(buffer)?;
-        let host = *self.host.lock().expect("no panics");
-        if let Some(host) = host.filter(|_| !self.cut.load(Ordering::Relaxed)) {
-            self.near.send_to(&buffer[..len], host)?;
+    fn pipe(&self, socket: Arc<UdpSocket>, to: Option<SocketAddr>) -> Pipe {
+        let end = End { socket, to };
+        let (queue, mut packets) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
+        let delivers = end.clone();
+        tokio::spawn(async move {
+            while let Some((at, packet)) = packets.recv().await {
+                // A timer counts whole milliseconds, and would hold up what is not late.
+                if at > Instant::now() {
+                    sleep_until(at.into()).await;
+                }
+                delivers.deliver(&packet).await;
+            }
+        });
+        Pipe {
+            way: Way::new(self.quality),
+            cut: Arc::clone(&self.cut),
+            end,
+            queue,
         }
-        Ok(())
     }
+}
+
+/// One direction, for one host.
+struct Pipe {
+    way: Way,
+    cut: Arc<AtomicBool>,
+    end: End,
+    queue: mpsc::UnboundedSender<(Instant, Vec<u8>)>,
+}
+
+impl Pipe {
+    fn send(&mut self, packet: &[u8]) {
+        if self.cut.load(Ordering::Relaxed) {
+            return;
+        }
+        for Arrival { at, overtaken } in self.way.send(Instant::now(), packet.len()) {
+            let packet = packet.to_vec();
+            if !overtaken {
+                // The queue lives as long as the line does.
+                self.queue.send((at, packet)).ok();
+                continue;
+            }
+            let end = self.end.clone();
+            tokio::spawn(async move {
+                sleep_until(at.into()).await;
+                end.deliver(&packet).await;
+            });
+        }
+    }
+}
+
+#[derive(Clone)]
+struct End {
+    socket: Arc<UdpSocket>,
+    to: Option<SocketAddr>,
+}
+
+impl End {
+    async fn deliver(&self, packet: &[u8]) {
+        let sent = match self.to {
+            Some(to) => self.socket.send_to(packet, to).await,
+            None => self.socket.send(packet).await,
+        };
+        // A line loses what it cannot deliver.
+        sent.ok();
+    }
+}
+
+async fn socket() -> UdpSocket {
+    let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).await;
+    socket.expect("a port")
 }

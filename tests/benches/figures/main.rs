@@ -7,15 +7,20 @@
 
 mod commands;
 mod core;
-mod delay;
+mod crowd;
+mod far;
 mod floor;
 mod hosts;
+mod ip_line;
 mod measure;
 mod native;
 mod pools;
 mod quic;
+mod strangers;
 mod table;
 mod tail;
+mod talk;
+mod tls;
 
 use std::{
     ffi::OsStr,
@@ -37,6 +42,12 @@ const CASES: &[(&str, &str)] = &[
     ("h", "tasks of very different lengths"),
     ("i", "start"),
     ("hosts", "many hosts over ssh"),
+    ("crowd", "a thousand agents connect at once"),
+    (
+        "strangers",
+        "what those who are in notice of a crowd at the door",
+    ),
+    ("line", "bulk over a long line that loses packets"),
     ("floor", "what the machine does without any of our code"),
 ];
 
@@ -81,6 +92,9 @@ fn run_case(case: &str) -> Vec<Line> {
         "h" => pools::heavy_tail(),
         "i" => pools::start(),
         "hosts" => hosts::case(&built("fleetpool")),
+        "crowd" => crowd::case(),
+        "strangers" => strangers::case(),
+        "line" => far::case(),
         "floor" => floor_lines(),
         _ => vec![Line::left_out(case, "no such case")],
     }
@@ -117,7 +131,12 @@ fn run_contestant(arguments: &[&str]) {
         ["quic", rounds] => tell(quic::round_trip_us(number(rounds))),
         ["quic-bulk", mib] => tell(quic::bulk_mib_s(number(mib), quic::SHORT_BYTES)),
         ["quic-bulk-long", mib] => tell(quic::bulk_mib_s(number(mib), quic::LONG_BYTES)),
+        ["tls-bulk", mib, from, to] => tell(tls::bulk_mib_s(number(mib), from, to)),
+        ["agents", address, token, first, count] => {
+            crowd::agents(address, token, number(first), number(count));
+        }
         ["no-ops", tasks] => tell(native::no_ops_per_second(number(tasks))),
+        ["no-ops-when-told", tasks] => native::no_ops_when_told(number(tasks)),
         ["apply", calls] => tell(native::apply_us(number(calls))),
         ["arguments", tasks, mib] => tell(native::arguments_mib_s(number(tasks), number(mib))),
         ["results", tasks, mib] => tell(native::results_mib_s(number(tasks), number(mib))),
@@ -158,6 +177,11 @@ fn contestant(arguments: &[impl AsRef<OsStr>]) -> Command {
 /// How a contestant tells its figure.
 fn tell(figure: f64) {
     println!("{figure}");
+}
+
+/// How a contestant says a word.
+fn say(word: &str) {
+    println!("{word}");
 }
 
 fn number<T: FromStr>(text: &str) -> T {

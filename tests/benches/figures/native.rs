@@ -47,6 +47,21 @@ pub(crate) fn no_ops_per_second(tasks: u64) -> f64 {
     })
 }
 
+/// No-ops a second, again for each line on stdin, by one client that stays.
+pub(crate) fn no_ops_when_told(tasks: u64) {
+    with_pool(SLOTS, |pool| {
+        warm(pool);
+        crate::say("ready");
+        for _ in std::io::stdin().lines() {
+            let start = Instant::now();
+            for result in pool.imap_unordered(nothing, 0..tasks) {
+                result.expect("a no-op");
+            }
+            crate::tell(crate::as_f64(tasks) / start.elapsed().as_secs_f64());
+        }
+    });
+}
+
 /// Microseconds of the call in the middle, one after another.
 pub(crate) fn apply_us(calls: u64) -> f64 {
     with_pool(1, |pool| {

@@ -6,10 +6,14 @@ use std::{
     time::Duration,
 };
 
-use fleetpool_tests::cluster::{Cluster, built};
+use fleetpool_tests::{
+    cluster::{Cluster, built},
+    line,
+    way::Quality,
+};
 
 use crate::{
-    contestant, delay,
+    contestant,
     measure::{Contestant, Growth, ROUNDS, Turns, figure_of, figures_of, interleave, seconds},
     table::{Line, Target},
 };
@@ -125,9 +129,10 @@ pub(crate) fn bulk() -> Vec<Line> {
 /// Case g: two agents of two slots, 50 ms of round trip away.
 pub(crate) fn far_away() -> Vec<Line> {
     let mut cluster = Cluster::bare();
-    let far = delay::start(cluster.address(), Duration::from_millis(25));
-    cluster.add_agent_by(far, "far1", 2);
-    cluster.add_agent_by(far, "far2", 2);
+    let quality = Quality::of_length(Duration::from_millis(25));
+    let far = line::Line::of(quality, cluster.address());
+    cluster.add_agent_by(far.address(), "far1", 2);
+    cluster.add_agent_by(far.address(), "far2", 2);
     cluster.await_hosts(2);
     let busy = |tasks: &'static str, us: &'static str| {
         figure_of(cluster.point(&mut contestant(&["busy", "4", tasks, us])))

@@ -12,7 +12,7 @@ use quinn::{
     TokioRuntime, TransportConfig, VarInt,
     crypto::rustls::{QuicClientConfig, QuicServerConfig},
 };
-use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 
 use crate::measure::middle;
 
@@ -59,9 +59,7 @@ fn with_echo(datagram_bytes: u16, work: impl AsyncFnOnce(Connection) -> f64) -> 
     let certified =
         rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).expect("certificate");
     let certificate = certified.cert.der().clone();
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(
-        certified.signing_key.serialize_der(),
-    ));
+    let key = certified.signing_key.serialize_der();
     let (tell, told) = std::sync::mpsc::channel();
     let server_certificate = certificate.clone();
     std::thread::spawn(move || {
@@ -114,10 +112,30 @@ async fn serve(endpoint: &Endpoint) {
 }
 
 fn server_config(
-    certificate: rustls_pki_types::CertificateDer<'static>,
-    key: PrivateKeyDer<'static>,
+    certificate: CertificateDer<'static>,
+    key: Vec<u8>,
     transport: TransportConfig,
 ) -> ServerConfig {
+    let tls = server_tls(certificate, key);
+    let mut config =
+        ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).expect("TLS 1.3")));
+    config.transport_config(Arc::new(transport));
+    config
+}
+
+fn client_config(certificate: CertificateDer<'static>, transport: TransportConfig) -> ClientConfig {
+    let tls = client_tls(certificate);
+    let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("TLS 1.3")));
+    config.transport_config(Arc::new(transport));
+    config
+}
+
+/// TLS 1.3 of a server with that certificate and its key.
+pub(crate) fn server_tls(
+    certificate: CertificateDer<'static>,
+    key: Vec<u8>,
+) -> rustls::ServerConfig {
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key));
     let mut tls = rustls::ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("TLS 1.3")
@@ -125,16 +143,11 @@ fn server_config(
         .with_single_cert(vec![certificate], key)
         .expect("certificate fits its key");
     tls.alpn_protocols = vec![b"bench".to_vec()];
-    let mut config =
-        ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls).expect("TLS 1.3")));
-    config.transport_config(Arc::new(transport));
-    config
+    tls
 }
 
-fn client_config(
-    certificate: rustls_pki_types::CertificateDer<'static>,
-    transport: TransportConfig,
-) -> ClientConfig {
+/// TLS 1.3 of a client that believes that certificate.
+pub(crate) fn client_tls(certificate: CertificateDer<'static>) -> rustls::ClientConfig {
     let mut roots = rustls::RootCertStore::empty();
     roots.add(certificate).expect("a certificate");
     let mut tls = rustls::ClientConfig::builder_with_provider(provider())
@@ -143,9 +156,7 @@ fn client_config(
         .with_root_certificates(roots)
         .with_no_client_auth();
     tls.alpn_protocols = vec![b"bench".to_vec()];
-    let mut config = ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).expect("TLS 1.3")));
-    config.transport_config(Arc::new(transport));
-    config
+    tls
 }
 
 fn endpoint(datagram_bytes: u16, server: Option<ServerConfig>) -> Endpoint {
