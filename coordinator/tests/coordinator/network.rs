@@ -282,19 +282,27 @@ async fn who_joins_by_token_has_the_tokens_labels() {
 
 #[tokio::test]
 async fn one_use_of_a_token_gives_one_certificate_however_many_try_at_once() {
+    const TRIES: usize = 1000;
     let cluster = Cluster::start();
     let token = cluster.token(1, Role::Agent, &[]).await;
-    let joins: Vec<_> = (0..100)
+    let joins: Vec<_> = (0..TRIES)
         .map(|number| {
             let (address, token) = (cluster.address.clone(), token.clone());
             tokio::spawn(async move {
-                join(&address, &token, Role::Agent, &format!("web{number}")).await
+                let name = format!("web{number}");
+                loop {
+                    match join(&address, &token, Role::Agent, &name).await {
+                        // So many take longer than one may wait.
+                        Err(JoinError::Connect(ConnectError::TimedOut { .. })) => {}
+                        answered => return answered,
+                    }
+                }
             })
         })
         .collect();
     let mut joined = 0;
     for join in joins {
-        match timeout(3 * PATIENCE, join)
+        match timeout(6 * PATIENCE, join)
             .await
             .expect("in time")
             .expect("no panic")
@@ -306,9 +314,10 @@ async fn one_use_of_a_token_gives_one_certificate_however_many_try_at_once() {
             Err(other) => panic!("neither joined nor refused: {other}"),
         }
     }
-    assert_eq!(joined, 1);
     let agents = identities(cluster.admin().await.ask(Query::IdentityList).await);
     assert_eq!(agents.iter().filter(|view| view.role == "agent").count(), 1);
+    // Who timed out with the certificate on its way was refused the second time.
+    assert!(joined <= 1, "{joined}");
 }
 
 #[tokio::test]
