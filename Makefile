@@ -116,6 +116,27 @@ sim: ## many simulated worlds (SEEDS=100000); a failing one prints its seed
 sim-mutants: ## plants one bug after another in the cores; the simulator must find each, and says the seed
 	$(CARGO) test --locked -p fleetpool-tests --test sim -- --nocapture found
 
+# A decoder and how long libFuzzer looks at it. Stable Rust has what it needs (and a C++ compiler is needed as well); what
+# it learns stays in target/fuzz/corpus. An input that does harm is named at the end: keep it in tests/fuzz/found/TARGET.
+TARGET ?= hello
+SECONDS ?= 60
+FUZZ_DIR := $(or $(CARGO_TARGET_DIR),$(CURDIR)/target)/fuzz
+FUZZ_HOST := $(shell rustc -vV | sed -n 's/^host: //p')
+FUZZ_RUSTFLAGS := -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+	-Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+	-Cllvm-args=-sanitizer-coverage-trace-compares -Cdebug-assertions=on -Coverflow-checks=on
+
+.PHONY: fuzz
+fuzz: ## a decoder under libFuzzer: TARGET=hello (tests/fuzz/src/lib.rs lists them), SECONDS=60
+	RUSTFLAGS="$(FUZZ_RUSTFLAGS)" $(CARGO) build --locked --manifest-path tests/fuzz/guided/Cargo.toml --target $(FUZZ_HOST) \
+		--target-dir $(FUZZ_DIR)
+	mkdir -p $(FUZZ_DIR)/seeds/$(TARGET) $(FUZZ_DIR)/corpus/$(TARGET) $(FUZZ_DIR)/found tests/fuzz/found/$(TARGET)
+	FLEETPOOL_FUZZ=$(TARGET) FLEETPOOL_FUZZ_SEEDS=$(FUZZ_DIR)/seeds/$(TARGET) $(FUZZ_DIR)/$(FUZZ_HOST)/debug/fleetpool-fuzz-guided
+	FLEETPOOL_FUZZ=$(TARGET) $(FUZZ_DIR)/$(FUZZ_HOST)/debug/fleetpool-fuzz-guided -max_total_time=$(SECONDS) -timeout=10 -max_len=16384 \
+		-rss_limit_mb=512 -artifact_prefix=$(FUZZ_DIR)/found/$(TARGET)- -print_final_stats=1 \
+		$(FUZZ_DIR)/corpus/$(TARGET) $(FUZZ_DIR)/seeds/$(TARGET) tests/fuzz/found/$(TARGET)
+	-rmdir --ignore-fail-on-non-empty tests/fuzz/found/$(TARGET) tests/fuzz/found
+
 .PHONY: bench
 bench: bench-rust bench-python ## the tables of figures against peers (see docs/bench.md)
 

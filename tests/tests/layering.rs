@@ -54,6 +54,15 @@ const LAYERS: &[(&str, &[&str])] = &[
     ),
     ("fleetpool-python", &["fleetpool", "fleetpool-proto"]),
     ("fleetpool-test-fleet", &[]),
+    (
+        "fleetpool-fuzz",
+        &[
+            "fleetpool-agent-core",
+            "fleetpool-coordinator-core",
+            "fleetpool-net",
+            "fleetpool-proto",
+        ],
+    ),
 ];
 
 /// Crates that see everything and that nobody may depend on.
@@ -331,6 +340,7 @@ fn house_files() -> Vec<PathBuf> {
         "deploy",
         "tests/src",
         "tests/fleet/src",
+        "tests/fuzz/src",
         "examples",
     ];
     let files = folders

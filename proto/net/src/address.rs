@@ -40,6 +40,10 @@ impl FromStr for Address {
         if host.is_empty() || host.contains(|c: char| c.is_whitespace() || c == '/') {
             return Err(error("the host is not a name"));
         }
+        if host == "unix" {
+            // With its port it would be read as the path of a socket.
+            return Err(error("unix is followed by a path, and cannot be a host"));
+        }
         Ok(Self::Tcp(format!("{host}:{port}")))
     }
 }
@@ -100,6 +104,10 @@ mod tests {
         check("[::1]", Ok("[::1]:7700"));
         check("unix:/run/fp.sock", Ok("unix:/run/fp.sock"));
         check("unix:", Err("the path is empty"));
+        check(
+            "unix",
+            Err("unix is followed by a path, and cannot be a host"),
+        );
         check("head:http", Err("the port is not a number up to 65535"));
         check("head:70000", Err("the port is not a number up to 65535"));
         check("::1", Err("an IPv6 address needs brackets"));
