@@ -48,6 +48,9 @@ pub enum Fact {
         /// Its public key's hash; empty for a local user.
         #[serde(with = "serde_bytes")]
         key: Vec<u8>,
+        /// It has no pools of its own, and watches detached ones.
+        #[serde(default)]
+        watches: bool,
     },
     /// A host is as it registered.
     Host {

@@ -42,7 +42,9 @@ impl CoordinatorCore {
         }
     }
 
-    fn has_pools(&self, id: ClientId) -> bool {
+    /// Whether anything is done for this client.
+    #[must_use]
+    pub fn has_pools(&self, id: ClientId) -> bool {
         let attached = |pool: &&Pool| pool.client == id && !pool.is_detached();
         self.pools.values().any(|pool| attached(&pool))
             || self.finished.values().any(|pool| pool.client == id)

@@ -86,7 +86,8 @@ impl Owner {
         };
         let durable = self.durable.as_ref();
         let known = durable.is_some_and(|durable| durable.knows(client, peer));
-        if known && self.core.knows(client) {
+        let watches = durable.is_some_and(|durable| durable.watches(client));
+        if known && (watches || self.core.knows(client)) {
             return Ok(client);
         }
         Err(format!(
@@ -277,6 +278,9 @@ impl Owner {
         let session = self.sessions.clients.remove(&client);
         let steps = self.contents.on_client_gone(client);
         self.take_steps(steps);
+        if let Some(durable) = self.durable.as_mut() {
+            durable.forget(client);
+        }
         if session.is_some() || self.core.knows(client) {
             self.tell_core(Event::ClientGone { client });
         }

@@ -52,6 +52,8 @@ pub(super) struct Familiar {
     pub(super) lifelines: Vec<AbortOnDrop>,
     /// Whether the journal knows it.
     is_written: bool,
+    /// It has no pools, and watches detached ones: nothing of it can be lost.
+    watches: bool,
 }
 
 impl Familiar {
@@ -61,6 +63,7 @@ impl Familiar {
             key: peer.key,
             lifelines: Vec::new(),
             is_written: false,
+            watches: false,
         }
     }
 
@@ -69,6 +72,7 @@ impl Familiar {
             client,
             id: self.id.clone(),
             key: self.key.map(|key| key.0.to_vec()).unwrap_or_default(),
+            watches: self.watches,
         }
     }
 }
@@ -81,6 +85,17 @@ impl Durable {
     pub(super) fn meet(&mut self, client: ClientId, peer: &Peer) {
         let familiar = || Familiar::of(peer);
         self.clients.entry(client).or_insert_with(familiar);
+    }
+
+    /// Whether that client has nothing that could be lost.
+    pub(super) fn watches(&self, client: ClientId) -> bool {
+        let familiar = self.clients.get(&client);
+        familiar.is_some_and(|known| known.watches)
+    }
+
+    /// It is gone.
+    pub(super) fn forget(&mut self, client: ClientId) {
+        self.clients.remove(&client);
     }
 
     /// Whether that client has been here, as the same identity.
@@ -106,12 +121,18 @@ impl Owner {
         let facts = folder.read(|fact| match fact {
             Fact::Begin { boot_id, .. } => booted = Some(boot_id),
             Fact::Name { .. } => self.names.restore(reserved, &fact),
-            Fact::Client { client, id, key } => {
+            Fact::Client {
+                client,
+                id,
+                key,
+                watches,
+            } => {
                 let familiar = Familiar {
                     id,
                     key: key.as_slice().try_into().ok().map(KeyId),
                     lifelines: Vec::new(),
                     is_written: true,
+                    watches,
                 };
                 clients.insert(client, familiar);
             }
@@ -121,7 +142,7 @@ impl Owner {
         // What a process wrote survives it; a machine that went down may have lost the last of it.
         let gap = booted.is_some_and(|boot| boot != super::clock::boot_id());
         self.core.recovered(now, &known, gap);
-        clients.retain(|client, _| self.core.knows(*client));
+        clients.retain(|client, known| known.watches || self.core.knows(*client));
         let took = super::clock::now().since(now);
         tracing::info!(facts, ?took, "the journal is read");
         let mut jobs = Jobs::open(jobs_dir)
@@ -245,7 +266,9 @@ impl Owner {
         let Some(mut durable) = self.durable.take_if(|durable| durable.journal.is_long()) else {
             return;
         };
-        durable.clients.retain(|client, _| self.core.knows(*client));
+        durable
+            .clients
+            .retain(|client, known| known.watches || self.core.knows(*client));
         let facts = self.all_facts(&durable.clients);
         durable.journal.renew(facts);
         self.durable = Some(durable);
@@ -257,8 +280,9 @@ impl Owner {
         };
         if let Fact::Opened { client, .. } = &fact
             && let Some(known) = durable.clients.get_mut(client)
-            && !std::mem::replace(&mut known.is_written, true)
+            && (!known.is_written || known.watches)
         {
+            (known.is_written, known.watches) = (true, false);
             durable.journal.add(known.fact(*client));
         }
         if let Fact::Opened {
@@ -331,6 +355,7 @@ impl Owner {
         };
         if let Some(jobs) = jobs.filter(|_| reason.is_empty()) {
             let sending = AbortOnDrop::spawn(jobs::send(pool, jobs.source(pool), follow, to));
+            self.watch(client);
             if let Some(session) = self.sessions.clients.get_mut(&client) {
                 session.attached.push(sending);
             }
@@ -339,6 +364,19 @@ impl Owner {
         let kind = Refusal::Invalid;
         self.send_client(client, ToClient::Refused { pool, reason, kind });
         self.send_client(client, ToClient::PoolEnded { pool });
+    }
+
+    /// A client that has nothing else is known by what it watches.
+    fn watch(&mut self, client: ClientId) {
+        let has_pools = self.core.has_pools(client);
+        let Some(durable) = self.durable.as_mut().filter(|_| !has_pools) else {
+            return;
+        };
+        if let Some(known) = durable.clients.get_mut(&client) {
+            (known.is_written, known.watches) = (true, true);
+            let fact = known.fact(client);
+            durable.journal.add(fact);
+        }
     }
 
     /// Writes down who has a name.

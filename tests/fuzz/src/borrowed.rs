@@ -128,6 +128,7 @@ pub(crate) fn facts() -> Vec<Vec<u8>> {
             client: ClientId(4),
             id: "ada".to_owned(),
             key: vec![1; 32],
+            watches: true,
         },
         Fact::Opened {
             pool,
