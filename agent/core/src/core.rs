@@ -7,6 +7,7 @@ use fleetpool_proto::{PoolId, SlotNo, Timestamp, message::ToAgent};
 
 use crate::{
     event::{Action, Event},
+    facts::Fact,
     link::{Lease, Link, WallClock},
     pools::Pool,
     slots::{Slot, Worker},
@@ -17,6 +18,8 @@ use crate::{
 pub struct Options {
     /// Slots that the host offers.
     pub slots: u16,
+    /// Facts are kept for [`AgentCore::take_facts`], so that a successor can go on where this core ends.
+    pub tells_facts: bool,
     /// A bug to have, so that the simulator can show that it finds it.
     #[cfg(feature = "planted-bugs")]
     pub planted: Option<PlantedBug>,
@@ -59,6 +62,8 @@ pub struct AgentCore {
     /// When to look at the timers next; worked out when all actions are taken.
     pub(crate) alarm: Option<Timestamp>,
     pub(crate) out: VecDeque<Action>,
+    /// What a successor is to know, where there may be one.
+    pub(crate) facts: Option<Vec<Fact>>,
 }
 
 impl Options {
@@ -67,6 +72,7 @@ impl Options {
     pub fn new(slots: u16) -> Self {
         Self {
             slots,
+            tells_facts: false,
             #[cfg(feature = "planted-bugs")]
             planted: None,
         }
@@ -81,6 +87,7 @@ impl AgentCore {
             now: Timestamp::default(),
             slots: (0..options.slots).map(|_| Slot::default()).collect(),
             empty: (0..options.slots).map(SlotNo).collect(),
+            facts: options.tells_facts.then(Vec::new),
             #[cfg(feature = "planted-bugs")]
             options,
             pools: BTreeMap::new(),
@@ -127,6 +134,7 @@ impl AgentCore {
                 end,
             } => self.on_worker_ended(slot, generation, &end),
             Event::WorkerFenced { slot, generation } => self.on_worker_fenced(slot, generation),
+            Event::WorkerEnding { slot, generation } => self.on_worker_ending(slot, generation),
             Event::TaskPid {
                 slot,
                 generation,

@@ -10,8 +10,9 @@ use fleetpool_proto::{PoolId, SlotNo, Timestamp};
 use crate::{
     core::AgentCore,
     event::Action,
+    facts::Fact,
     pools::Pool,
-    slots::{Phase, Slot, Worker},
+    slots::{Phase, Queued, Slot, Worker},
 };
 
 /// Work in hand that is worth a round trip to be taken over by an idle worker.
@@ -32,6 +33,7 @@ impl AgentCore {
             let mut hand = Hand {
                 now: self.now,
                 out: &mut self.out,
+                facts: &mut self.facts,
             };
             hand.serve_idle(pool, &mut self.slots);
             hand.top_up(pool, &mut self.slots);
@@ -126,6 +128,7 @@ impl Pool {
 struct Hand<'a> {
     now: Timestamp,
     out: &'a mut std::collections::VecDeque<Action>,
+    facts: &'a mut Option<Vec<Fact>>,
 }
 
 impl Hand<'_> {
@@ -197,6 +200,14 @@ impl Hand<'_> {
         let count = count.min(pool.queue.len());
         if count == 0 {
             return false;
+        }
+        if let Some(facts) = self.facts {
+            let rows = pool.queue.iter().take(count).map(Queued::row);
+            facts.push(Fact::Handed {
+                slot: worker.slot,
+                at_us: self.now.0,
+                tasks: rows.collect(),
+            });
         }
         let tasks = pool.queue.drain(..count);
         let tasks = tasks.map(|task| worker.take(task)).collect();

@@ -15,8 +15,9 @@ use crate::{
     core::AgentCore,
     dispatch::{each_worker, worker_of},
     event::{Action, EndedTask, TaskStart, WorkerEnd},
+    facts::Fact,
     link::WallClock,
-    pools::Pool,
+    pools::{Pool, row_of},
     slots::{Fate, Handed, Phase, Queued, Worker},
 };
 
@@ -109,7 +110,11 @@ impl AgentCore {
             return;
         };
         pool.pace.observe(ended.run_us);
-        pool.report_end(slot, &handed, ended);
+        if !pool.report_end(slot, &handed, ended)
+            && let Some(facts) = &mut self.facts
+        {
+            facts.push(dropped(slot, now, &[handed]));
+        }
         let next = worker.handed.front_mut();
         if let Some(next) = next.filter(|next| next.fate == Fate::Fenced) {
             // It has begun before it could be taken back; where that is for good, it goes on.
@@ -136,6 +141,12 @@ impl AgentCore {
         worker.asked = false;
         let was_busy = worker.is_busy();
         let back = worker.let_back(attempts);
+        if let Some(facts) = &mut self.facts {
+            facts.push(dropped(slot, now, &back));
+        }
+        let Some(worker) = self.worker(slot, generation) else {
+            return;
+        };
         let again = worker.give_back_fated();
         let idle = was_busy && !worker.is_busy();
         let Some(pool) = self.pools.get_mut(&id) else {
@@ -183,6 +194,7 @@ impl AgentCore {
             return;
         };
         self.empty.insert(slot);
+        self.note(|| Fact::WorkerOver { slot });
         let id = worker.pool;
         let Some(pool) = self.pools.get_mut(&id) else {
             return;
@@ -230,7 +242,8 @@ impl Pool {
         self.requeue(runs.map(|handed| handed.task));
     }
 
-    fn report_end(&mut self, slot: SlotNo, handed: &Handed, ended: EndedTask) {
+    /// Whether anybody wants to know.
+    fn report_end(&mut self, slot: SlotNo, handed: &Handed, ended: EndedTask) -> bool {
         let mut row = ReportRow {
             index: handed.task.index,
             attempt: handed.task.attempt,
@@ -242,7 +255,7 @@ impl Pool {
         };
         let mut payload = ended.payload;
         match handed.fate {
-            Fate::Fenced | Fate::Closed => return,
+            Fate::Fenced | Fate::Closed => return false,
             Fate::Runs => {}
             Fate::Cancelled | Fate::TimedOut => {
                 let end: CommandEnd = decode_header(&payload).unwrap_or_default();
@@ -254,6 +267,7 @@ impl Pool {
             }
         }
         self.reports.add(row, payload);
+        true
     }
 
     fn report_death(&mut self, worker: &Worker, first: &Handed, end: &WorkerEnd, ran: &Ran<'_>) {
@@ -295,6 +309,14 @@ impl Pool {
             return Loss::because(format!("ran longer than its limit of {} s", seconds(ms)));
         }
         Loss::because("cancelled while it ran")
+    }
+}
+
+fn dropped(slot: SlotNo, now: Timestamp, tasks: &[Handed]) -> Fact {
+    Fact::Dropped {
+        slot,
+        at_us: now.0,
+        tasks: tasks.iter().map(|handed| row_of(&handed.task)).collect(),
     }
 }
 

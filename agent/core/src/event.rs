@@ -58,6 +58,13 @@ pub enum Event {
         /// Which worker of that slot.
         generation: u64,
     },
+    /// A keeper that was taken over is about to end: somebody told it to before.
+    WorkerEnding {
+        /// Its slot.
+        slot: SlotNo,
+        /// Which worker of that slot.
+        generation: u64,
+    },
     /// The process of a running task is known (`command` runtime: a process a task).
     TaskPid {
         /// Its slot.
@@ -258,6 +265,7 @@ impl Event {
             Self::WorkerUnfit { .. } => "worker_unfit",
             Self::WorkerEnded { .. } => "worker_ended",
             Self::WorkerFenced { .. } => "worker_fenced",
+            Self::WorkerEnding { .. } => "worker_ending",
             Self::TaskPid { .. } => "task_pid",
             Self::TaskEnded { .. } => "task_ended",
             Self::GivenBack { .. } => "given_back",

@@ -11,7 +11,8 @@
 //! - `slots`: the workers, one at most a slot, and the tasks handed to each;
 //! - `dispatch`: which waiting task goes to which worker, and which workers are started, replaced and let go;
 //! - `ends`: tasks that end, by themselves, by their worker's death or because they are killed;
-//! - `reports`: what the coordinator has not acknowledged yet (G3).
+//! - `reports`: what the coordinator has not acknowledged yet (G3);
+//! - `facts`, `resume`: what a successor is to know, and how it goes on with that (G10).
 //!
 //! A task is never in two places: it waits in its pool's queue, or is handed to one worker, or is in the reports.
 
@@ -19,10 +20,12 @@ mod core;
 mod dispatch;
 mod ends;
 mod event;
+mod facts;
 mod link;
 mod pace;
 mod pools;
 mod reports;
+mod resume;
 mod slots;
 mod timers;
 mod view;
@@ -34,4 +37,6 @@ mod tests;
 pub use core::PlantedBug;
 pub use core::{AgentCore, Options};
 pub use event::{Action, EndedTask, Event, TaskStart, WorkerEnd};
+pub use facts::{Fact, Inventory};
+pub use resume::Heir;
 pub use view::SlotView;

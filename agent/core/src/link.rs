@@ -19,6 +19,7 @@ use crate::{
     core::AgentCore,
     dispatch::each_worker,
     event::Action,
+    facts::Fact,
     pools::Pool,
     slots::{Fate, Handed, Phase, Slot, Worker},
     timers::{FENCE_GRACE_MAX, FENCE_GRACE_MS_MAX},
@@ -218,7 +219,7 @@ impl AgentCore {
         }
     }
 
-    fn end_lease(&mut self) {
+    pub(crate) fn end_lease(&mut self) {
         #[cfg(feature = "planted-bugs")]
         if self.options.planted == Some(crate::PlantedBug::LeaseIgnored) {
             self.lease.end = Some(Timestamp(u64::MAX));
@@ -227,6 +228,12 @@ impl AgentCore {
         self.lease.end = None;
         for (id, pool) in &mut self.pools {
             pool.allotted = 0;
+            self.facts.iter_mut().for_each(|facts| {
+                facts.push(Fact::Allotted {
+                    pool: *id,
+                    slots: 0,
+                });
+            });
             pool.allotted_owed = None;
             pool.queue.clear();
             pool.retractions.clear();
@@ -265,6 +272,9 @@ impl AgentCore {
             return;
         }
         self.fence = time;
+        self.note(|| Fact::Fence {
+            at_us: time.map(|time| time.0),
+        });
         self.out.push_back(Action::FenceAt { time });
         if time.is_none() {
             self.dirty.extend(self.pools.keys());

@@ -13,6 +13,7 @@ use fleetpool_proto::{
 use crate::{
     core::AgentCore,
     event::Action,
+    facts::Fact,
     pace::Pace,
     reports::Reports,
     slots::{Fate, Phase, Queued},
@@ -58,6 +59,8 @@ pub(crate) struct Pool {
     /// Cancelled before they were granted, in the order of their coming.
     pub(crate) tombstones: VecDeque<TaskRow>,
     pub(crate) reports: Reports,
+    /// Given back by workers that an earlier life of this agent handed them to: their arguments are gone with it.
+    pub(crate) returned: Vec<TaskRow>,
     /// It is over, and only its last workers are waited for.
     pub(crate) closing: bool,
     /// The coordinator has mentioned it in this session.
@@ -103,7 +106,7 @@ impl Starts {
 }
 
 impl Pool {
-    fn new(options: Box<PoolOptions>) -> Self {
+    pub(crate) fn new(options: Box<PoolOptions>, tells_facts: bool) -> Self {
         let command = options.runtime == Runtime::Command;
         let pace = Pace::new(&options.runtime);
         Self {
@@ -123,7 +126,8 @@ impl Pool {
             unfit_told: false,
             retractions: VecDeque::new(),
             tombstones: VecDeque::new(),
-            reports: Reports::default(),
+            reports: Reports::new(tells_facts),
+            returned: Vec::new(),
             closing: false,
             mentioned: true,
         }
@@ -144,7 +148,12 @@ impl Pool {
 
     /// Takes back what was in a worker's hands and has not begun, in its old order.
     pub(crate) fn requeue(&mut self, tasks: impl DoubleEndedIterator<Item = Queued>) {
-        tasks.rev().for_each(|task| self.queue.push_front(task));
+        for task in tasks.rev() {
+            match task.payload {
+                Some(_) => self.queue.push_front(task),
+                None => self.returned.push(row_of(&task)),
+            }
+        }
     }
 
     fn bury(&mut self, row: TaskRow) {
@@ -163,6 +172,10 @@ impl Pool {
 
 impl AgentCore {
     pub(crate) fn on_open_pool(&mut self, id: PoolId, options: Box<PoolOptions>) {
+        self.note(|| Fact::Pool {
+            pool: id,
+            options: options.clone(),
+        });
         if let Some(pool) = self.pools.get_mut(&id) {
             // Said again by a coordinator that cannot know what this agent knows.
             pool.options = options;
@@ -170,7 +183,7 @@ impl AgentCore {
             pool.mentioned = true;
             return;
         }
-        let pool = Pool::new(options);
+        let pool = Pool::new(options, self.tells_facts());
         if pool.awaited > 0 {
             self.out.push_back(Action::FetchProgram { pool: id });
         }
@@ -183,11 +196,14 @@ impl AgentCore {
         };
         pool.closing = true;
         pool.allotted = 0;
+        if let Some(facts) = &mut self.facts {
+            facts.push(Fact::Allotted { pool: id, slots: 0 });
+        }
         pool.allotted_owed = None;
         pool.crew_wanted = 0;
         pool.queue.clear();
         pool.retractions.clear();
-        pool.reports = Reports::default();
+        pool.reports.clear();
         for number in &pool.crew {
             let slot = self.slots.get_mut(usize::from(number.0));
             let Some(worker) = slot.and_then(|slot| slot.worker.as_mut()) else {
@@ -217,11 +233,17 @@ impl AgentCore {
             self.pools.remove(&id);
             self.wanting.remove(&id);
             self.dirty.remove(&id);
+            self.note(|| Fact::PoolOver { pool: id });
             self.out.push_back(Action::PoolClosed { pool: id });
         }
     }
 
     pub(crate) fn on_define(&mut self, id: PoolId, spec: SpecId, body: Box<Spec>) {
+        self.note(|| Fact::Spec {
+            pool: id,
+            spec,
+            body: body.clone(),
+        });
         let Some(pool) = self.pools.get_mut(&id) else {
             return;
         };
@@ -249,6 +271,8 @@ impl AgentCore {
         pool.allotment = allotment;
         pool.allotted = if pool.closing { 0 } else { slots };
         pool.allotted_owed = Some(u16::MAX);
+        let slots = pool.allotted;
+        self.note(|| Fact::Allotted { pool: id, slots });
         self.touch_all_in_want(id);
     }
 
@@ -299,7 +323,7 @@ impl AgentCore {
                 index: row.index,
                 attempt: row.attempt,
                 spec: row.spec,
-                payload,
+                payload: Some(payload),
             });
         }
         self.dirty.insert(id);
@@ -375,6 +399,13 @@ impl AgentCore {
         }
         let messages = reports.take_fresh(id);
         messages.into_iter().for_each(|message| self.send(message));
+    }
+}
+
+pub(crate) fn row_of(task: &Queued) -> TaskRow {
+    TaskRow {
+        index: task.index,
+        attempt: task.attempt,
     }
 }
 

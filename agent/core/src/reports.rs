@@ -14,8 +14,9 @@ use fleetpool_proto::{
 
 use crate::{
     core::AgentCore,
-    pools::Pool,
-    slots::{Queued, Worker},
+    facts::Fact,
+    pools::{Pool, row_of},
+    slots::Worker,
 };
 
 /// A pool's reports.
@@ -25,10 +26,43 @@ pub(crate) struct Reports {
     /// Not told in this session.
     rows: Vec<ReportRow>,
     payloads: Vec<Bytes>,
+    /// Not told as facts, where those are told.
+    news: Option<Vec<(ReportRow, Bytes)>>,
 }
 
 impl Reports {
+    pub(crate) fn new(tells_facts: bool) -> Self {
+        Self {
+            news: tells_facts.then(Vec::new),
+            ..Self::default()
+        }
+    }
+
+    /// Those that an earlier life of this agent has made. They are said in the first session.
+    pub(crate) fn take_over(&mut self, reports: impl Iterator<Item = (ReportRow, Bytes)>) {
+        let keyed = reports.map(|report| ((report.0.index, report.0.attempt), report));
+        self.unacknowledged = keyed.collect();
+    }
+
+    /// Nobody wants to know any more.
+    pub(crate) fn clear(&mut self) {
+        *self = Self::new(self.news.is_some());
+    }
+
+    /// What a successor is to know and has not been told.
+    pub(crate) fn take_news(&mut self) -> Vec<(ReportRow, Bytes)> {
+        self.news.as_mut().map(std::mem::take).unwrap_or_default()
+    }
+
+    /// All that is not acknowledged.
+    pub(crate) fn all(&self) -> impl Iterator<Item = (ReportRow, Bytes)> + '_ {
+        self.unacknowledged.values().cloned()
+    }
+
     pub(crate) fn add(&mut self, row: ReportRow, payload: Bytes) {
+        if let Some(news) = &mut self.news {
+            news.push((row.clone(), payload.clone()));
+        }
         self.rows.push(row.clone());
         self.payloads.push(payload.clone());
         self.unacknowledged
@@ -114,6 +148,11 @@ fn batch(payloads: &[Bytes]) -> usize {
 
 impl AgentCore {
     pub(crate) fn on_ack(&mut self, id: PoolId, rows: &[TaskRow]) {
+        self.tell_reports();
+        self.note(|| Fact::Acked {
+            pool: id,
+            rows: rows.to_vec(),
+        });
         if let Some(pool) = self.pools.get_mut(&id) {
             for row in rows {
                 let key = (row.index, row.attempt);
@@ -129,6 +168,7 @@ impl AgentCore {
         };
         if !self.link.is_up() {
             pool.reports.drop_fresh();
+            pool.returned.clear();
             return;
         }
         let mut messages = pool.reports.take_fresh(id);
@@ -148,6 +188,7 @@ impl AgentCore {
             kept.into_iter().for_each(|queue| pool.queue = queue);
         }
         messages.extend(pool.without_slots(id));
+        messages.extend(pool.without_arguments(id));
         messages.extend(pool.allotment_come_true(id));
         messages.into_iter().for_each(|message| self.send(message));
     }
@@ -194,6 +235,15 @@ impl Pool {
         })
     }
 
+    /// What cannot be begun here: another life of this agent had its argument.
+    fn without_arguments(&mut self, id: PoolId) -> Option<FromAgent> {
+        (!self.returned.is_empty()).then(|| FromAgent::Retracted {
+            pool: id,
+            retraction: 0,
+            rows: std::mem::take(&mut self.returned),
+        })
+    }
+
     fn unfitness(&mut self, id: PoolId) -> Option<FromAgent> {
         let reason = self.unfit.clone()?;
         if self.unfit_told && self.queue.is_empty() {
@@ -205,12 +255,5 @@ impl Pool {
             reason,
             rows: self.queue.drain(..).map(|task| row_of(&task)).collect(),
         })
-    }
-}
-
-fn row_of(task: &Queued) -> TaskRow {
-    TaskRow {
-        index: task.index,
-        attempt: task.attempt,
     }
 }

@@ -3,11 +3,14 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use fleetpool_proto::{Attempt, AttemptId, PoolId, SlotNo, SpecId, TaskId, Timestamp};
+use fleetpool_proto::{
+    Attempt, AttemptId, PoolId, SlotNo, SpecId, TaskId, Timestamp, message::GrantRow,
+};
 
 use crate::{
     core::AgentCore,
     event::{Action, TaskStart},
+    facts::Fact,
     timers::KILL_WAITS_FOR_GIVE_BACK,
 };
 
@@ -53,7 +56,8 @@ pub(crate) struct Queued {
     pub(crate) index: u64,
     pub(crate) attempt: Attempt,
     pub(crate) spec: SpecId,
-    pub(crate) payload: Bytes,
+    /// Its argument; `None` where an earlier life of this agent has handed it on, and it cannot be begun again here.
+    pub(crate) payload: Option<Bytes>,
 }
 
 impl Queued {
@@ -64,11 +68,20 @@ impl Queued {
         }
     }
 
+    /// All of it but its argument.
+    pub(crate) fn row(&self) -> GrantRow {
+        GrantRow {
+            index: self.index,
+            attempt: self.attempt,
+            spec: self.spec,
+        }
+    }
+
     pub(crate) fn start(&self, pool: PoolId) -> TaskStart {
         TaskStart {
             attempt: self.id(pool),
             spec: self.spec,
-            payload: self.payload.clone(),
+            payload: self.payload.clone().unwrap_or_default(),
         }
     }
 }
@@ -246,10 +259,16 @@ impl AgentCore {
         let number = self.empty.pop_first()?;
         let slot = self.slots.get_mut(usize::from(number.0))?;
         slot.generation += 1;
-        slot.worker = Some(Worker::new(number, slot.generation, pool, command));
+        let generation = slot.generation;
+        slot.worker = Some(Worker::new(number, generation, pool, command));
+        self.note(|| Fact::Worker {
+            slot: number,
+            generation,
+            pool,
+        });
         self.out.push_back(Action::StartWorker {
             slot: number,
-            generation: slot.generation,
+            generation,
             pool,
         });
         Some(number)

@@ -73,6 +73,7 @@ fn end_attempt(
         task.tries.may_have_begun = true;
         match row.outcome {
             Outcome::Failed | Outcome::TimedOut => task.tries.failed += 1,
+            Outcome::HostLost => task.tries.host_lost += 1,
             _ => task.tries.worker_lost += 1,
         }
         pool.put_back(task.back_to_pending(row.index, now));
@@ -102,6 +103,8 @@ fn may_retry(pool: &Pool, task: &Granted, outcome: Outcome) -> bool {
             Outcome::WorkerLost | Outcome::OutOfMemory => {
                 task.tries.worker_lost < retries.worker_lost
             }
+            // Of an agent that was replaced under a worker which had to end with it: as good as fenced.
+            Outcome::HostLost => task.tries.host_lost < retries.host_lost,
             _ => false,
         }
 }

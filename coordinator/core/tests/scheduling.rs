@@ -484,6 +484,31 @@ fn g5_failures_are_retried_as_often_as_asked() {
     assert_eq!(world.results[0].attempt, Attempt(3));
 }
 
+/// An agent says so that was replaced under a worker which had to end with it.
+#[test]
+fn g5_what_is_reported_as_lost_with_its_host_is_rerun_as_often_as_asked() {
+    let mut world = World::new(1, 1);
+    let retries = Retries {
+        host_lost: 2,
+        ..Retries::default()
+    };
+    let options = PoolOptions {
+        retries,
+        ..of_slots(1)
+    };
+    world.open(POOL, options);
+    world.submit(POOL, 0, 1);
+    for _ in 0..3 {
+        world.report(HostId(0), POOL, Outcome::HostLost, 1);
+    }
+    assert_eq!(world.results.len(), 1);
+    let result = &world.results[0];
+    assert_eq!(
+        (result.attempt, result.outcome),
+        (Attempt(3), Outcome::HostLost)
+    );
+}
+
 #[test]
 fn an_agent_with_a_new_life_has_its_tasks_granted_again_at_once() {
     let mut world = World::new(1, 2);

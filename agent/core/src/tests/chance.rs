@@ -15,7 +15,7 @@ use fleetpool_proto::{
 use proptest::prelude::*;
 
 use super::host::{command, native, once};
-use crate::{Action, AgentCore, EndedTask, Event, Options, TaskStart, WorkerEnd};
+use crate::{Action, AgentCore, EndedTask, Event, Inventory, Options, TaskStart, WorkerEnd};
 
 const LEASE_MS: u64 = 30_000;
 /// Index of the first task granted; those below are cancelled without ever being granted.
@@ -50,6 +50,8 @@ struct Worker {
 
 struct World {
     core: AgentCore,
+    /// What the core has told a successor.
+    left: Inventory,
     now: Timestamp,
     session: u32,
     up: bool,
@@ -66,6 +68,8 @@ struct World {
     retraction: u64,
     attempts: BTreeMap<AttemptId, State>,
     cancelled: BTreeSet<AttemptId>,
+    /// Handed to workers by an earlier life of the agent.
+    bare: BTreeSet<AttemptId>,
     workers: BTreeMap<u16, Worker>,
     fetching: BTreeSet<PoolId>,
 }
@@ -73,7 +77,8 @@ struct World {
 impl World {
     fn new(slots: u16) -> Self {
         let mut world = Self {
-            core: AgentCore::new(Options::new(slots)),
+            core: AgentCore::new(options(slots)),
+            left: Inventory::default(),
             now: Timestamp(0),
             session: 0,
             up: false,
@@ -88,6 +93,7 @@ impl World {
             retraction: 0,
             attempts: BTreeMap::new(),
             cancelled: BTreeSet::new(),
+            bare: BTreeSet::new(),
             workers: BTreeMap::new(),
             fetching: BTreeSet::new(),
         };
@@ -121,9 +127,70 @@ impl World {
             self.allotted.clear();
         }
         self.core.handle(self.now, event);
-        while let Some(action) = self.core.poll_action() {
-            self.act(action);
+        let actions: Vec<Action> = std::iter::from_fn(|| self.core.poll_action()).collect();
+        let facts = self.core.take_facts();
+        facts.into_iter().for_each(|fact| self.left.apply(fact));
+        assert_eq!(self.left, self.core.inventory(), "a successor knows all");
+        actions.into_iter().for_each(|action| self.act(action));
+    }
+
+    /// The agent's process is killed, and another takes over: keepers of commands live on, other workers do not.
+    fn restart(&mut self) {
+        self.up = false;
+        self.registered = false;
+        let slots = u16::try_from(self.core.slots().count()).expect("a few slots");
+        let (core, heirs) = AgentCore::resume(options(slots), self.now, self.left.clone());
+        self.core = core;
+        self.fetching.clear();
+        let kept: BTreeSet<u16> = heirs.iter().map(|heir| heir.slot.0).collect();
+        let commands = self.workers.iter();
+        let commands = commands.filter(|(_, worker)| worker.pool == PoolId(1));
+        assert_eq!(
+            commands.map(|(slot, _)| *slot).collect::<BTreeSet<_>>(),
+            kept
+        );
+        self.workers.retain(|slot, _| kept.contains(slot));
+        for heir in heirs {
+            let worker = &self.workers[&heir.slot.0];
+            let handed = worker.handed.iter().map(|task| task.attempt);
+            assert_eq!(handed.collect::<Vec<_>>(), heir.handed);
+            self.bare.extend(heir.handed);
         }
+        // What waited is granted again, and what was cancelled is cancelled again.
+        let reported = self.left.reported();
+        let handed = |id: &AttemptId| {
+            let mut workers = self.workers.values();
+            workers.any(|worker| worker.handed.iter().any(|task| task.attempt == *id))
+        };
+        for (id, state) in &mut self.attempts {
+            let lost = self.left.in_hand(id) || reported.contains(id);
+            if *state == State::Open && !lost && !handed(id) {
+                *state = State::Dropped;
+            }
+        }
+        self.cancelled.clear();
+        let ending: Vec<(u16, u64)> = self.ready_again();
+        self.event(Event::Tick);
+        for (slot, generation) in ending {
+            self.workers.get_mut(&slot).expect("just listed").killed = true;
+            self.event(Event::WorkerEnding {
+                slot: SlotNo(slot),
+                generation,
+            });
+        }
+    }
+
+    /// Keepers as they are found; those that are about to end.
+    fn ready_again(&mut self) -> Vec<(u16, u64)> {
+        let mut ending = Vec::new();
+        for (slot, worker) in &mut self.workers {
+            (worker.ready, worker.asked, worker.kill_task) = (true, None, None);
+            if worker.stopping || worker.killed {
+                (worker.stopping, worker.killed) = (false, false);
+                ending.push((*slot, worker.generation));
+            }
+        }
+        ending
     }
 
     fn say(&mut self, message: ToAgent) {
@@ -281,7 +348,8 @@ impl World {
             if held.contains(id) {
                 assert!(known, "{id} is held but was {state:?}");
             } else if *state == State::Open {
-                assert!(self.lapsed, "{id} is lost without need");
+                let may = self.lapsed || self.bare.contains(id);
+                assert!(may, "{id} is lost without need");
                 *state = State::Dropped;
                 let in_hand =
                     |worker: &Worker| worker.handed.iter().any(|task| task.attempt == *id);
@@ -514,6 +582,13 @@ impl World {
     }
 }
 
+fn options(slots: u16) -> Options {
+    Options {
+        tells_facts: true,
+        ..Options::new(slots)
+    }
+}
+
 fn attempt(pool: PoolId, index: u64, attempt: Attempt) -> AttemptId {
     AttemptId {
         task: TaskId::new(pool, index),
@@ -525,7 +600,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn what_is_promised_holds(slots in 1u16..5, steps in prop::collection::vec((0u8..20, 0u8..20, 0u16..1000), 1..400)) {
+    fn what_is_promised_holds(slots in 1u16..5, steps in prop::collection::vec((0u8..21, 0u8..20, 0u16..1000), 1..400)) {
         let mut world = World::new(slots);
         world.renewed();
         for (what, how, much) in steps {
@@ -540,6 +615,7 @@ proptest! {
                 8 if how < 5 && world.up => world.link_down(),
                 8 | 9 if !world.up => world.link_up(),
                 10 => world.renewed(),
+                20 if how < 8 => world.restart(),
                 11 => world.ack(),
                 12 => {
                     let pool = world.fetching.pop_first();
