@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd as _, AsRawFd as _, RawFd},
+    os::fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd},
     sync::Arc,
 };
 
@@ -15,6 +15,8 @@ use nix::sys::{
     time::TimeSpec,
     timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags},
 };
+
+use crate::spawner::sys;
 
 /// The timer, not running.
 #[derive(Clone, Debug)]
@@ -25,6 +27,11 @@ impl Fence {
         // The clock of `clock::now`.
         let timer = TimerFd::new(ClockId::CLOCK_BOOTTIME, TimerFlags::TFD_CLOEXEC)?;
         Ok(Self(Arc::new(timer)))
+    }
+
+    /// One that a spawner has made, for keepers that may outlive their agent.
+    pub(crate) fn of(timer: OwnedFd) -> Self {
+        Self(Arc::new(sys::timer(timer)))
     }
 
     /// From `time` on it is readable; at once, where that is past.

@@ -16,6 +16,7 @@ mod clock;
 mod content;
 mod facts;
 mod fence;
+mod journal;
 mod keeper;
 mod lines;
 mod link;
@@ -33,6 +34,7 @@ mod workers;
 pub use link::Link;
 pub use options::{Error, Options};
 pub use shell::{run, run_until};
+pub use spawner::{Spawned, look_at_spawner, serve_spawner};
 pub use stdio::{AGENT_VERB, serve_stdio};
 
 /// Is an agent's spawner, a keeper, or an agent for one run, and never returns, when this process was started as one. To

@@ -25,6 +25,9 @@ pub struct Options {
     /// Where the agent marks its life. Another agent of the same folder begins only when everything below this one
     /// is gone, however it ended.
     pub state_dir: Option<PathBuf>,
+    /// The spawner is a service of its own, which listens in the state folder (see [`serve_spawner`](crate::serve_spawner)): the
+    /// commands that run here outlive this agent, and the next one goes on with them.
+    pub spawner_is_service: bool,
 }
 
 impl Options {
@@ -40,6 +43,7 @@ impl Options {
             local_programs: Vec::new(),
             tunnelled: false,
             state_dir: None,
+            spawner_is_service: false,
         }
     }
 }
@@ -53,6 +57,41 @@ pub enum Error {
     Spawner {
         /// The program.
         program: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// There is no spawner that is a service of its own.
+    #[error(
+        "no spawner listens in {folder}: {source}; start `fleetpool spawner` with the same identity, or the agent without --with-spawner"
+    )]
+    NoSpawner {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// The spawner is of a build that this one does not know.
+    #[error(
+        "the spawner in {folder} is of another build, and cannot be taken over (it speaks version {theirs} of what an agent leaves, this agent {ours}): start it anew, which ends what runs here"
+    )]
+    SpawnerVersion {
+        /// The folder.
+        folder: PathBuf,
+        /// What it speaks.
+        theirs: u8,
+        /// What this build speaks.
+        ours: u8,
+    },
+    /// The spawner has ended, and all that ran with it.
+    #[error(
+        "the spawner is gone, and with it all that ran here: the agent begins anew when both are started again"
+    )]
+    SpawnerGone,
+    /// The agent's journal cannot be written.
+    #[error("cannot write the agent's journal in {folder}: {source}; make room there")]
+    Journal {
+        /// The folder.
+        folder: PathBuf,
         /// Why.
         source: io::Error,
     },

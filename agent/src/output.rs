@@ -12,7 +12,10 @@ use fleetpool_proto::{
 };
 use tokio::sync::Semaphore;
 
-use crate::workers::{Printed, Told, weight, weight_of};
+use crate::{
+    journal::{OutputLeft, Pieces},
+    workers::{Printed, Told, weight, weight_of},
+};
 
 /// Bytes of output in one frame, after which another is begun.
 const FRAME_BYTES_MAX: usize = 256 << 10;
@@ -25,6 +28,7 @@ struct Kept {
     pool: PoolId,
     /// The room that its output takes until then.
     room: usize,
+    pieces: u32,
 }
 
 /// Output that is not in a frame yet, frames that may be lost with the session, and the room that each pool's output
@@ -128,6 +132,58 @@ impl Output {
         self.kept.iter().map(|kept| kept.frame.clone())
     }
 
+    /// What a predecessor has left. It takes room as if it had been printed now.
+    pub(crate) fn resume(left: OutputLeft) -> Self {
+        let mut output = Self::default();
+        for (number, pieces) in left.framed {
+            let mut batch = Batch::default();
+            for printed in pieces.into_printed() {
+                let room = output.take_room(&printed);
+                batch.add(printed, room);
+            }
+            output.number = number - 1;
+            output.keep(batch);
+        }
+        output.number = left.number;
+        for printed in left.printed.into_iter().flat_map(Pieces::into_printed) {
+            let room = output.take_room(&printed);
+            output.printed.push((printed, room));
+        }
+        output
+    }
+
+    /// What a successor is to know.
+    pub(crate) fn left(&self) -> OutputLeft {
+        let printed = self.printed.iter().map(|(printed, _)| printed);
+        OutputLeft {
+            number: self.number,
+            framed: self.kept.iter().filter_map(Kept::left).collect(),
+            printed: Pieces::of(printed).into(),
+        }
+    }
+
+    /// The last number that was given.
+    pub(crate) fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// What was given a number after that one: it, and how many pieces.
+    pub(crate) fn numbered_after(&self, number: u64) -> impl Iterator<Item = (u64, u32)> + '_ {
+        let after = self
+            .kept
+            .iter()
+            .rev()
+            .take_while(move |kept| kept.number > number);
+        let mut after: Vec<_> = after.map(|kept| (kept.number, kept.pieces)).collect();
+        after.reverse();
+        after.into_iter()
+    }
+
+    fn take_room(&mut self, printed: &Printed) -> usize {
+        let room = weight_of(printed);
+        self.room(printed.attempt.task.pool).forget_permits(room)
+    }
+
     /// All up to that number has come.
     pub(crate) fn acknowledged(&mut self, number: u64) {
         while let Some(kept) = self.kept.pop_front_if(|kept| kept.number <= number) {
@@ -141,14 +197,37 @@ impl Output {
     fn keep(&mut self, batch: Batch) -> Frame {
         self.number += 1;
         let (number, pool, room) = (self.number, batch.pool, batch.room);
+        let pieces = u32::try_from(batch.rows.len()).unwrap_or(u32::MAX);
         let frame = batch.into_message(number).into_frame();
         self.kept.push_back(Kept {
             number,
             frame: frame.clone(),
             pool,
             room,
+            pieces,
         });
         frame
+    }
+}
+
+impl Kept {
+    fn left(&self) -> Option<(u64, Pieces)> {
+        let Ok(FromAgent::Output {
+            pool,
+            number,
+            rows,
+            payloads,
+        }) = FromAgent::from_frame(self.frame.clone())
+        else {
+            return None;
+        };
+        let payloads = payloads.into_items();
+        let pieces = Pieces {
+            pool,
+            rows,
+            payloads,
+        };
+        Some((number, pieces))
     }
 }
 
@@ -215,6 +294,7 @@ mod tests {
         Told {
             output,
             events: Vec::new(),
+            heard: None,
         }
     }
 

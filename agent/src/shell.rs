@@ -5,6 +5,7 @@
 //! the disk are all waited for in one place.
 
 mod crew;
+mod memory;
 mod programs;
 mod templates;
 
@@ -13,6 +14,7 @@ use std::{
     fs::File,
     future::pending,
     pin::Pin,
+    sync::Arc,
     time::Duration,
 };
 
@@ -31,6 +33,7 @@ use tokio::{
 };
 
 use crew::start_spawner;
+use memory::Memory;
 use programs::Checked;
 use templates::{Started, Templates};
 
@@ -42,6 +45,7 @@ use crate::{
     link::{Dialler, Dialling, Link, Up},
     options::{Error, Options},
     output::Output,
+    spawner::Spawner,
     workers::{Order, Shared, Told, Worker},
 };
 
@@ -71,11 +75,14 @@ pub async fn run_until(
     stop: impl Future<Output = ()>,
 ) -> Result<(), Error> {
     let lock = match &options.state_dir {
-        Some(folder) => Some(crate::state::lock(folder).await?),
+        Some(folder) => Some(crate::state::lock(folder, options.spawner_is_service).await?),
         None => None,
     };
     facts::make_room_for_descriptors(options.slots);
-    let mut shell = Shell::new(options, lock)?;
+    let mut shell = match lock {
+        Some(lock) if options.spawner_is_service => Shell::take_over(options, lock).await?,
+        lock => Shell::new(options, lock)?,
+    };
     match link {
         Link::Session(session, welcome) => {
             // An agent within its client's process needs none: its coordinator lives and is stopped with it.
@@ -85,7 +92,9 @@ pub async fn run_until(
             shell.link_up(*session, &welcome);
         }
         Link::Dial { address, identity } => {
-            shell.fence = Some(Fence::new().map_err(Error::Fence)?);
+            if shell.fence.is_none() {
+                shell.fence = Some(Fence::new().map_err(Error::Fence)?);
+            }
             let (name, seed) = (&shell.options.name, shell.facts.incarnation);
             shell.dialler = Some(Dialler::new(address, identity, name, seed));
         }
@@ -122,6 +131,8 @@ struct Shell {
     checks: JoinSet<Checked>,
     templates: Templates,
     alarm: Alarm,
+    /// What a successor is to know, where there may be one.
+    memory: Option<Memory>,
 }
 
 /// What woke the shell.
@@ -138,15 +149,28 @@ enum Woken {
 
 impl Shell {
     fn new(options: Options, lock: Option<File>) -> Result<Self, Error> {
-        let (told, inbox) = mpsc::unbounded_channel();
         let (spawner, spawner_gone) = start_spawner(&options, lock.as_ref())?;
+        let core = AgentCore::new(fleetpool_agent_core::Options::new(options.slots));
+        let facts = facts::registration(&options);
+        Ok(Self::of(options, facts, lock, core, spawner, spawner_gone))
+    }
+
+    fn of(
+        options: Options,
+        facts: Registration,
+        lock: Option<File>,
+        core: AgentCore,
+        spawner: Arc<Spawner>,
+        spawner_gone: UnixStream,
+    ) -> Self {
+        let (told, inbox) = mpsc::unbounded_channel();
         let shared = Shared {
             spawner,
+            keeps: options.spawner_is_service,
             inbox: told,
         };
-        let core = AgentCore::new(fleetpool_agent_core::Options::new(options.slots));
-        Ok(Self {
-            facts: facts::registration(&options),
+        Self {
+            facts,
             core,
             lock,
             fence: None,
@@ -164,15 +188,16 @@ impl Shell {
             checks: JoinSet::new(),
             templates: Templates::default(),
             alarm: Alarm::new(),
+            memory: None,
             options,
-        })
+        }
     }
 
     async fn serve(&mut self) -> Result<(), Error> {
         loop {
             self.act();
             self.send();
-            if self.link.is_none() && self.dialling.is_none() {
+            if self.link.is_none() && self.dialling.is_none() && self.knows_its_workers() {
                 let Some(dialler) = &mut self.dialler else {
                     return self.how_it_ended();
                 };
@@ -292,6 +317,7 @@ impl Shell {
     }
 
     fn on_told(&mut self, mut told: Told) {
+        self.remember_told(&told);
         self.output.add(&mut told);
         for event in told.events {
             if let Event::WorkerEnded {
@@ -320,6 +346,7 @@ impl Shell {
             Ok(ToAgent::Hold { pool, on }) => self.output.hold(pool, on),
             Ok(message @ ToAgent::Ack { output, .. }) => {
                 self.output.acknowledged(output);
+                self.remember_acknowledged(output);
                 self.tell(Event::Message(message));
             }
             Ok(message @ ToAgent::Define { pool, .. }) => {
@@ -372,13 +399,16 @@ impl Shell {
     /// Does everything that the core wants done.
     fn act(&mut self) {
         self.send_output();
+        if self.memory.is_some() {
+            return self.act_and_remember();
+        }
         while let Some(action) = self.core.poll_action() {
-            tracing::trace!(action = action.name());
             self.perform(action);
         }
     }
 
     fn perform(&mut self, action: Action) {
+        tracing::trace!(action = action.name());
         match action {
             Action::Send(message) => self.say(message),
             Action::FenceAt { time } => self.fence.iter().for_each(|fence| fence.set(time)),
@@ -445,7 +475,9 @@ impl Shell {
     /// Puts what tasks printed behind what is to be sent: so it goes before the reports of these tasks' ends.
     fn send_output(&mut self) {
         if self.link.as_ref().is_some_and(|up| up.registered) {
+            let before = self.output.number();
             self.outbox.extend(self.output.take_frames());
+            self.remember_numbered(before);
         }
     }
 

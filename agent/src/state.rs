@@ -7,20 +7,29 @@ use std::{
     time::Duration,
 };
 
-use crate::options::Error;
+use crate::{options::Error, spawner::lock_in};
 
 /// Pause between two looks at the lock.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// Waits until no earlier agent of this folder, nor anything that it started, is left; then marks the folder as
-/// this agent's. The mark goes away with the last process that has the file open.
-pub(crate) async fn lock(folder: &Path) -> Result<File, Error> {
+/// this agent's. The mark goes away with the last process that has the file open. What lives below a spawner that is a
+/// service of its own counts only for an agent that does not go on with it.
+pub(crate) async fn lock(folder: &Path, goes_on: bool) -> Result<File, Error> {
+    let ours = lock_file(folder, &folder.join("agent.lock")).await?;
+    if !goes_on {
+        drop(lock_file(folder, &lock_in(folder)).await?);
+    }
+    Ok(ours)
+}
+
+async fn lock_file(folder: &Path, file: &Path) -> Result<File, Error> {
     let failed = |source: io::Error| Error::State {
         folder: folder.to_owned(),
         source,
     };
     fs::create_dir_all(folder).map_err(failed)?;
-    let file = File::create(folder.join("agent.lock")).map_err(failed)?;
+    let file = File::create(file).map_err(failed)?;
     let mut told = false;
     loop {
         match file.try_lock() {

@@ -62,5 +62,6 @@ pub(crate) enum Verb {
     Identity(commands::identity::IdentityVerb),
     Coordinator(commands::coordinator::CoordinatorArgs),
     Agent(commands::agent::AgentArgs),
+    Spawner(commands::spawner::SpawnerArgs),
     Completions(commands::completions::CompletionsArgs),
 }

@@ -25,6 +25,8 @@ pub struct Cluster {
     coordinator: Child,
     options: Vec<String>,
     agents: Vec<Child>,
+    /// What agents' commands outlive them below.
+    spawners: Vec<Child>,
     folder: TempDir,
 }
 
@@ -105,6 +107,7 @@ impl Cluster {
             coordinator,
             options: options.iter().map(|&option| option.to_owned()).collect(),
             agents: Vec::new(),
+            spawners: Vec::new(),
             folder,
         };
         cluster.until("the coordinator answers", |cluster| {
@@ -154,6 +157,14 @@ impl Cluster {
     }
 
     fn add(&mut self, address: SocketAddr, name: &str, slots: u16, variables: &[(&str, PathBuf)]) {
+        let file = self.token_for(name);
+        let mut agent = self.agent(address, name, slots);
+        let agent = agent.arg("--token-file").arg(&file);
+        let agent = agent.envs(variables.iter().cloned()).spawn();
+        self.agents.push(agent.expect("the agent starts"));
+    }
+
+    fn token_for(&self, name: &str) -> PathBuf {
         let token = self
             .client()
             .args(["token", "create"])
@@ -166,27 +177,56 @@ impl Cluster {
         );
         let file = self.folder.path().join(format!("{name}.token"));
         fs::write(&file, &token.stdout).expect("writable");
-        let agent = Command::new(built("fleetpool"))
-            .args([
-                "agent",
-                "--coordinator",
-                &address.to_string(),
-                "--name",
-                name,
-                "--slots",
-                &slots.to_string(),
-            ])
-            .arg("--token-file")
-            .arg(&file)
-            .env("FLEETPOOL_IDENTITY", self.folder.path().join(name))
-            .env("XDG_CONFIG_HOME", self.folder.path().join(name))
-            .envs(variables.iter().cloned())
+        file
+    }
+
+    /// Joins another agent, whose commands outlive it.
+    ///
+    /// # Panics
+    /// When no token can be had.
+    pub fn add_agent_with_spawner(&mut self, name: &str, slots: u16) {
+        let mut spawner = self.of_agent(name, &format!("{name}.spawner"));
+        let spawner = spawner.arg("spawner").spawn();
+        self.spawners.push(spawner.expect("the spawner starts"));
+        let file = self.token_for(name);
+        let mut agent = self.agent(self.address, name, slots);
+        agent.args(["--with-spawner", "--token-file"]).arg(&file);
+        self.agents.push(agent.spawn().expect("the agent starts"));
+    }
+
+    /// Kills an agent, and starts another in its place that goes on with its commands.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn replace_agent(&mut self, number: usize, name: &str, slots: u16) {
+        let mut next = self.agent(self.address, name, slots);
+        next.arg("--with-spawner");
+        let agent = &mut self.agents[number];
+        // It may have ended by itself.
+        agent.kill().ok();
+        agent.wait().expect("it has ended");
+        *agent = next.spawn().expect("the agent starts");
+    }
+
+    fn agent(&self, address: SocketAddr, name: &str, slots: u16) -> Command {
+        let mut command = self.of_agent(name, name);
+        let (address, slots) = (address.to_string(), slots.to_string());
+        command.args(["agent", "--coordinator", &address]);
+        command.args(["--name", name, "--slots", &slots]);
+        command
+    }
+
+    /// The `fleetpool` command with an agent's files, and a log of its own.
+    fn of_agent(&self, name: &str, logged_as: &str) -> Command {
+        let folder = self.folder.path();
+        let mut command = Command::new(built("fleetpool"));
+        command
+            .env("FLEETPOOL_IDENTITY", folder.join(name))
+            .env("XDG_CONFIG_HOME", folder.join(name))
             .stdin(Stdio::null())
-            .stdout(log(self.folder.path(), &format!("{name}.out")))
-            .stderr(log(self.folder.path(), &format!("{name}.log")))
-            .spawn()
-            .expect("the agent starts");
-        self.agents.push(agent);
+            .stdout(log(folder, &format!("{logged_as}.out")))
+            .stderr(log(folder, &format!("{logged_as}.log")));
+        command
     }
 
     /// Waits until so many hosts are up.
@@ -287,7 +327,8 @@ impl Cluster {
 
 impl Drop for Cluster {
     fn drop(&mut self) {
-        for process in self.agents.iter_mut().chain([&mut self.coordinator]) {
+        let below = self.agents.iter_mut().chain(&mut self.spawners);
+        for process in below.chain([&mut self.coordinator]) {
             // It may have ended by itself, which is as good.
             process.kill().ok();
             process.wait().ok();

@@ -222,6 +222,59 @@ fn an_agent_that_is_killed_costs_no_result_and_leaves_no_process() {
     });
 }
 
+/// Killed in the middle of everything, and another goes on: nobody notices but its coordinator.
+#[test]
+fn g10_commands_go_on_under_an_agent_that_is_killed() {
+    const TASKS: usize = 16;
+    const LINES: usize = 200;
+    let mut cluster = Cluster::bare();
+    cluster.add_agent_with_spawner("a1", 16);
+    cluster.await_hosts(1);
+    let mark = "goes-on";
+    let folder = tempfile::tempdir().expect("a folder");
+    let begun = folder.path().join("begun");
+    let task = format!(
+        "echo {{}} >> {}; for i in $(seq {LINES}); do echo {{}} $i; sleep 0.03; done",
+        begun.display()
+    );
+    let mut client = start(
+        cluster
+            .client()
+            .args(["map", "-j", "16", "--json", "--env"])
+            .arg(format!("{MARK}={mark}"))
+            .args([&task, ":::"])
+            .args(inputs(16)),
+    );
+    cluster.until("all run", |_| lines(&begun).len() == TASKS);
+    for _ in 0..4 {
+        cluster.replace_agent(0, "a1", 16);
+        let is_there = |cluster: &Cluster| {
+            let log = fs::read_to_string(cluster.folder().join("a1.log"));
+            log.is_ok_and(|log| log.contains("there is a session"))
+        };
+        cluster.until("the next one is there", is_there);
+        assert!(!marked_on(mark, "a1").is_empty(), "they run");
+    }
+    let stdout = client.0.stdout.take().expect("a pipe");
+    let printed = BufReader::new(stdout).lines();
+    let results = results(printed.map(|line| line.expect("text")));
+    assert!(client.0.wait().expect("it ends").success());
+    assert_eq!(results.len(), TASKS);
+    assert_eq!(lines(&begun).len(), TASKS, "each ran once");
+    for (index, result) in &results {
+        assert_eq!(result["outcome"], "done", "{result}");
+        assert_eq!(result["attempt"], 1, "{result}");
+        let expected: String = (1..=LINES)
+            .map(|line| format!("{} {line}\n", index + 1))
+            .collect();
+        assert_eq!(
+            result["stdout"],
+            expected.as_str(),
+            "each line once, in order"
+        );
+    }
+}
+
 /// Holds a lock for as long as anything of it lives, and writes down where it runs, or that somebody held the lock.
 const ALONE: &str = r#"cd "$FLEETPOOL_TEST_DIR"
 exec 9> "lock$1"

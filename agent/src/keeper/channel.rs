@@ -1,18 +1,19 @@
 //! A keeper's socket: frames in, frames out, never blocking.
 
 use std::{
+    collections::VecDeque,
     io,
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
-use bytes::{Buf as _, BytesMut};
+use bytes::{Buf as _, Bytes, BytesMut};
 use fleetpool_proto::{Message as _, frame};
 use nix::{
     errno::Errno,
     sys::socket::{MsgFlags, recv, send},
 };
 
-use super::message::{FromKeeper, ToKeeper};
+use super::message::{Attached, FromKeeper, ToKeeper};
 
 /// Bytes waiting for the agent from which on no output is read: the task that floods is slowed down.
 const OUT_BYTES_MAX: usize = 256 << 10;
@@ -24,11 +25,28 @@ pub(crate) struct Channel {
     incoming: BytesMut,
     outgoing: BytesMut,
     ended: bool,
+    /// Of a keeper that outlives its agent.
+    unheard: Option<Unheard>,
+}
+
+/// What was said and is not known to be written down.
+struct Unheard {
+    /// The first one's number.
+    next: u64,
+    frames: VecDeque<Bytes>,
+    bytes: usize,
 }
 
 impl Channel {
-    pub(crate) fn new(socket: OwnedFd) -> Self {
+    /// `keeps`: what is said may have to be said again to another agent.
+    pub(crate) fn new(socket: OwnedFd, keeps: bool) -> Self {
+        let unheard = keeps.then(|| Unheard {
+            next: 1,
+            frames: VecDeque::new(),
+            bytes: 0,
+        });
         Self {
+            unheard,
             socket,
             incoming: BytesMut::new(),
             outgoing: BytesMut::new(),
@@ -48,12 +66,58 @@ impl Channel {
 
     /// Whether so many wait that no more should come.
     pub(crate) fn is_full(&self) -> bool {
-        self.outgoing.len() >= OUT_BYTES_MAX
+        let unheard = self.unheard.as_ref().map_or(0, |unheard| unheard.bytes);
+        self.outgoing.len().max(unheard) >= OUT_BYTES_MAX
+    }
+
+    /// Whether all that was said is known to be written down, where that matters.
+    pub(crate) fn is_heard(&self) -> bool {
+        self.unheard
+            .as_ref()
+            .is_none_or(|unheard| unheard.frames.is_empty())
+    }
+
+    /// What was said up to this number need not be said again.
+    pub(crate) fn heard(&mut self, number: u64) {
+        let Some(unheard) = &mut self.unheard else {
+            return;
+        };
+        while unheard.next <= number
+            && let Some(frame) = unheard.frames.pop_front()
+        {
+            unheard.next += 1;
+            unheard.bytes -= frame.len();
+        }
+    }
+
+    /// Talks to another agent from now on: says how things are, and again all that is unheard.
+    pub(crate) fn attach(&mut self, socket: OwnedFd, attached: Attached) {
+        self.socket = socket;
+        self.ended = false;
+        self.incoming.clear();
+        self.outgoing.clear();
+        let next = self.unheard.as_ref().map_or(1, |unheard| unheard.next);
+        let attached = FromKeeper::Attached(Attached { next, ..attached });
+        frame::write_inline(&attached.into_frame(), &mut self.outgoing);
+        for unheard in self.unheard.iter().flat_map(|unheard| &unheard.frames) {
+            self.outgoing.extend_from_slice(unheard);
+        }
+        frame::write_inline(&FromKeeper::Resumed.into_frame(), &mut self.outgoing);
     }
 
     /// Puts a message behind the others; [`Self::flush`] sends them.
     pub(crate) fn put(&mut self, message: FromKeeper) {
-        frame::write_inline(&message.into_frame(), &mut self.outgoing);
+        let Some(unheard) = &mut self.unheard else {
+            return frame::write_inline(&message.into_frame(), &mut self.outgoing);
+        };
+        let mut bytes = BytesMut::new();
+        frame::write_inline(&message.into_frame(), &mut bytes);
+        // Nobody is there to be told: it is said when somebody is.
+        if !self.ended {
+            self.outgoing.extend_from_slice(&bytes);
+        }
+        unheard.bytes += bytes.len();
+        unheard.frames.push_back(bytes.freeze());
     }
 
     /// Sends what the socket takes.

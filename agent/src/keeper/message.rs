@@ -1,5 +1,6 @@
-//! What an agent and its keepers say to each other: inline frames over their socket. Both ends are always of
-//! one build.
+//! What an agent and its keepers say to each other: inline frames over their socket. Both ends are of one build, but where a
+//! keeper has outlived its agent: fields and variants are added, never removed, and the spawner's `VERSION` is raised where
+//! older builds would misunderstand.
 
 use std::path::PathBuf;
 
@@ -61,6 +62,11 @@ pub(crate) enum ToKeeper {
     },
     /// End when the commands at hand have ended (of a worker: when it has).
     Stop,
+    /// What was said up to this number, and this number, is written down: it need not be said again to another agent.
+    Heard {
+        /// Counted from 1, without what answers to an agent's coming.
+        number: u64,
+    },
 }
 
 /// Where a keeper's processes run, and what all of them are given.
@@ -85,6 +91,10 @@ pub(crate) struct Place {
 /// What a keeper tells its agent.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum FromKeeper {
+    /// First to an agent that has come after another: how things are. What the other has not heard follows, and `Resumed`.
+    Attached(Attached),
+    /// All that the other has not heard has been said.
+    Resumed,
     /// It is there.
     Ready {
         /// Its process.
@@ -145,6 +155,22 @@ pub(crate) enum FromKeeper {
     },
 }
 
+/// A keeper as its next agent finds it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Attached {
+    /// Its process.
+    pub(crate) pid: u32,
+    /// What runs, and its process.
+    pub(crate) running: Option<(AttemptId, u32)>,
+    /// What has not begun.
+    pub(crate) waiting: Vec<AttemptId>,
+    /// It takes nothing more.
+    pub(crate) is_ending: bool,
+    /// The number of the first message that follows.
+    pub(crate) next: u64,
+}
+
 /// How a command ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct TaskEnd {
@@ -179,6 +205,7 @@ impl Message for ToKeeper {
             Self::Kill { .. } => "kill",
             Self::End { .. } => "end",
             Self::Stop => "stop",
+            Self::Heard { .. } => "heard",
         }
     }
 }
@@ -193,6 +220,8 @@ impl Message for FromKeeper {
 
     fn name(&self) -> &'static str {
         match self {
+            Self::Attached(_) => "attached",
+            Self::Resumed => "resumed",
             Self::Ready { .. } => "ready",
             Self::Fenced => "fenced",
             Self::Running { .. } => "running",

@@ -9,5 +9,6 @@ pub(crate) mod message;
 mod pipe;
 mod process;
 mod task;
+mod worker;
 
 pub(crate) use process::{STATUS_LEFT_CHILDREN, adopt, run};

@@ -6,11 +6,8 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    convert::Infallible,
-    ffi::CString,
     io,
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
-    path::PathBuf,
+    os::fd::{AsFd as _, OwnedFd},
     time::{Duration, Instant},
 };
 
@@ -18,25 +15,23 @@ use bytes::Bytes;
 use fleetpool_proto::{AttemptId, Outcome, SpecId, frame::encode_header, outcome::Loss};
 use nix::{
     errno::Errno,
-    fcntl::{FcntlArg, FdFlag, OFlag, fcntl, open},
     poll::{PollFd, PollFlags},
-    sys::{prctl, signal::SigSet, signalfd::SignalFd, stat::Mode},
-    unistd::{Pid, dup2_stderr},
+    sys::{prctl, signalfd::SignalFd},
+    unistd::Pid,
 };
 
 use super::{
     channel::Channel,
     ending::Tree,
-    environment::Environment,
-    launch::{Launch, Launcher},
+    launch::Launcher,
     memory::MemoryWatch,
-    message::{FromKeeper, Place, ToKeeper, one, only},
+    message::{Attached, FromKeeper, Place, ToKeeper, one, only},
     pipe::{self, READ_BYTES},
     task::{PACE, Recipe, Task, never_ran},
 };
 use crate::{
     spawner::{
-        child_signals, is_ready,
+        Control, child_signals, hear, is_ready,
         sys::{self, Reaped},
         wait_for,
     },
@@ -45,16 +40,15 @@ use crate::{
 
 /// A keeper exits with this when what lives below it was left there on purpose; its spawner then lets it live.
 pub(crate) const STATUS_LEFT_CHILDREN: i32 = 75;
-/// The descriptor at which a worker finds its socket.
-const WORKER_FD: i32 = 3;
 /// Reads of less than this are worth waiting for more.
 const FLOOD_BYTES: usize = READ_BYTES / 4;
 
 /// Is a keeper until its agent lets it end or goes away; the status to exit with. The first descriptor is its
 /// socket, the others its fence, if it has one, and a worker's socket, stdout and stderr, or a template's two sockets.
-pub(crate) fn run(mut descriptors: Vec<OwnedFd>, lock: OwnedFd) -> i32 {
+/// With `control` it outlives its agent, and ends with its spawner alone.
+pub(crate) fn run(mut descriptors: Vec<OwnedFd>, lock: OwnedFd, control: Option<OwnedFd>) -> i32 {
     let socket = descriptors.remove(0);
-    status(Keeper::new(socket, descriptors, lock).and_then(Keeper::serve))
+    status(Keeper::new(socket, descriptors, lock, control).and_then(Keeper::serve))
 }
 
 /// Is the keeper of a worker that a template has forked as this process's child. The descriptors are its socket, the
@@ -65,7 +59,7 @@ pub(crate) fn adopt(worker: Pid, mut descriptors: Vec<OwnedFd>) -> i32 {
     let (Some(lock), Some(socket)) = (lock, descriptors.pop()) else {
         return 2;
     };
-    let keeper = Keeper::new(socket, fence, lock).and_then(|mut keeper| {
+    let keeper = Keeper::new(socket, fence, lock, None).and_then(|mut keeper| {
         keeper.job = Job::Worker(Tree::new(worker));
         let pid = worker.as_raw().unsigned_abs();
         keeper.channel.put(FromKeeper::WorkerStarted { pid });
@@ -83,24 +77,26 @@ fn status(served: io::Result<i32>) -> i32 {
     })
 }
 
-struct Keeper {
-    channel: Channel,
+pub(super) struct Keeper {
+    pub(super) channel: Channel,
+    /// Where it hears of its next agent.
+    control: Option<OwnedFd>,
     children: SignalFd,
     /// Readable when the agent's lease is over, and with it all that runs here. The agent itself may be stopped then.
     fence: Option<OwnedFd>,
     /// A worker's descriptors until it is started, behind the fence until that is known.
-    descriptors: Vec<OwnedFd>,
-    place: Place,
-    launcher: Launcher,
+    pub(super) descriptors: Vec<OwnedFd>,
+    pub(super) place: Place,
+    pub(super) launcher: Launcher,
     recipes: BTreeMap<SpecId, Result<Recipe, String>>,
     waiting: VecDeque<Waiting>,
-    job: Job,
+    pub(super) job: Job,
     /// What earlier tasks were allowed to leave behind.
     left: BTreeSet<Pid>,
     ending: Ending,
     memory: MemoryWatch,
     /// Open as long as anything below the spawner lives.
-    lock: OwnedFd,
+    pub(super) lock: OwnedFd,
     scratch: Vec<u8>,
 }
 
@@ -110,7 +106,7 @@ struct Waiting {
     argument: Bytes,
 }
 
-enum Job {
+pub(super) enum Job {
     None,
     Task(Box<Task>),
     Worker(Tree),
@@ -127,6 +123,7 @@ enum Ending {
 
 /// What woke the keeper.
 struct Awake {
+    control: bool,
     fence: bool,
     channel: bool,
     children: bool,
@@ -134,14 +131,20 @@ struct Awake {
 }
 
 impl Keeper {
-    fn new(socket: OwnedFd, descriptors: Vec<OwnedFd>, lock: OwnedFd) -> io::Result<Self> {
+    fn new(
+        socket: OwnedFd,
+        descriptors: Vec<OwnedFd>,
+        lock: OwnedFd,
+        control: Option<OwnedFd>,
+    ) -> io::Result<Self> {
         prctl::set_child_subreaper(true)?;
         let _ = prctl::set_name(c"fleetpool-keep");
-        let mut channel = Channel::new(socket);
+        let mut channel = Channel::new(socket, control.is_some());
         let pid = std::process::id();
         channel.put(FromKeeper::Ready { pid });
         Ok(Self {
             channel,
+            control,
             children: child_signals()?,
             fence: None,
             descriptors,
@@ -162,8 +165,8 @@ impl Keeper {
         loop {
             self.channel.flush();
             // The agent's end may be found out by writing, before there is anything to read.
-            if self.channel.is_ended() && self.ending != Ending::Now {
-                self.end(Duration::ZERO);
+            if self.channel.is_ended() {
+                self.without_agent();
             }
             if self.is_over() {
                 return Ok(if self.left.is_empty() {
@@ -173,6 +176,9 @@ impl Keeper {
                 });
             }
             let awake = self.wait()?;
+            if awake.control {
+                self.hear_spawner();
+            }
             if awake.fence {
                 self.fence_off();
             }
@@ -194,6 +200,42 @@ impl Keeper {
             && matches!(self.job, Job::None)
             && self.waiting.is_empty()
             && !self.channel.is_behind()
+            && (self.control.is_none() || self.channel.is_heard())
+    }
+
+    /// Ends, unless it is to wait for another agent.
+    fn without_agent(&mut self) {
+        if self.control.is_none() && self.ending != Ending::Now {
+            self.end(Duration::ZERO);
+        }
+    }
+
+    /// Its spawner knows of another agent, or nobody wants it any more.
+    fn hear_spawner(&mut self) {
+        let heard = self.control.as_ref().map(|control| hear(control.as_fd()));
+        match heard {
+            Some(Control::Agent(socket)) => self.channel.attach(socket, self.attached()),
+            Some(Control::End) => {
+                self.control = None;
+                self.end(Duration::ZERO);
+            }
+            Some(Control::Nothing) | None => {}
+        }
+    }
+
+    /// How things are here.
+    fn attached(&self) -> Attached {
+        let running = match &self.job {
+            Job::Task(task) => Some((task.attempt, task.pid())),
+            Job::None | Job::Worker(_) => None,
+        };
+        Attached {
+            pid: std::process::id(),
+            running,
+            waiting: self.waiting.iter().map(|waiting| waiting.attempt).collect(),
+            is_ending: self.ending != Ending::No,
+            next: 0,
+        }
     }
 
     /// One poll: the socket, ended children, and the output of a task once it has run for a while.
@@ -222,6 +264,9 @@ impl Keeper {
                 .iter()
                 .map(|fence| PollFd::new(fence.as_fd(), PollFlags::POLLIN)),
         );
+        let at_control = fds.len();
+        let control = self.control.iter();
+        fds.extend(control.map(|control| PollFd::new(control.as_fd(), PollFlags::POLLIN)));
         let first_pipe = fds.len();
         if let Job::Task(task) = &self.job
             && task.read_at <= now
@@ -241,7 +286,8 @@ impl Keeper {
         Ok(Awake {
             children: ready(0),
             channel: at_fence == 2 && ready(1),
-            fence: first_pipe > at_fence && ready(at_fence),
+            fence: at_control > at_fence && ready(at_fence),
+            control: first_pipe > at_control && ready(at_control),
             pipes: [ready(first_pipe), ready(first_pipe + 1)],
         })
     }
@@ -279,7 +325,7 @@ impl Keeper {
             self.on_message(message)?;
         }
         if self.channel.is_ended() {
-            self.end(Duration::ZERO);
+            self.without_agent();
         }
         Ok(())
     }
@@ -323,6 +369,7 @@ impl Keeper {
             ToKeeper::End { grace_ms } => self.end(grace(grace_ms)),
             ToKeeper::Stop if self.ending == Ending::No => self.ending = Ending::Soon,
             ToKeeper::Stop => {}
+            ToKeeper::Heard { number } => self.channel.heard(number),
         }
         Ok(())
     }
@@ -346,7 +393,7 @@ impl Keeper {
 
     fn has_told(&mut self) -> bool {
         self.channel.flush();
-        !self.channel.is_behind()
+        !self.channel.is_behind() && (self.control.is_none() || !self.channel.is_ended())
     }
 
     fn start_task(&mut self, next: &Waiting) -> Result<Task, String> {
@@ -367,78 +414,6 @@ impl Keeper {
             recipe,
             &mut self.launcher,
         )
-    }
-
-    fn start_worker(&mut self, program: PathBuf) {
-        let descriptors = std::mem::take(&mut self.descriptors);
-        let reason = match self.spawn_worker(program, &descriptors) {
-            Ok(pid) => {
-                self.job = Job::Worker(Tree::new(pid));
-                let pid = pid.as_raw().unsigned_abs();
-                return self.channel.put(FromKeeper::WorkerStarted { pid });
-            }
-            Err(reason) => reason,
-        };
-        self.channel.put(FromKeeper::WorkerNotStarted { reason });
-        self.end(Duration::ZERO);
-    }
-
-    fn spawn_worker(&mut self, program: PathBuf, descriptors: &[OwnedFd]) -> Result<Pid, String> {
-        let [socket, stdout, stderr] = descriptors else {
-            return Err("its descriptors are missing".into());
-        };
-        let mut environment = Environment::new(std::env::vars_os(), &self.place, &self.place.env)?;
-        let path = environment.path().to_owned();
-        let argv = [word(program)?];
-        self.launcher.start(&Launch {
-            argv: &argv,
-            path: &path,
-            environment: environment.of_worker(WORKER_FD),
-            descriptors: &[
-                (stdout.as_fd(), 1),
-                (stderr.as_fd(), 2),
-                (socket.as_fd(), WORKER_FD),
-            ],
-            cwd: self.place.cwd.as_deref().map(AsRef::as_ref),
-        })
-    }
-
-    /// Returns only when it cannot be: why.
-    fn become_template(&mut self, program: PathBuf, args: Vec<String>) -> String {
-        let attempt = || -> Result<Infallible, String> {
-            let not_possible = |error: Errno| format!("it cannot be prepared: {}", error.desc());
-            // Given on to keepers, whose program this is, whatever becomes of its file meanwhile.
-            let own = open("/proc/self/exe", OFlag::O_PATH, Mode::empty()).map_err(not_possible)?;
-            let given = self.descriptors.iter().chain([&own, &self.lock]);
-            let mut numbers = Vec::new();
-            for fd in given {
-                fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map_err(not_possible)?;
-                numbers.push(fd.as_raw_fd().to_string());
-            }
-            let mut environment =
-                Environment::new(std::env::vars_os(), &self.place, &self.place.env)?;
-            let path = environment.path().to_owned();
-            let args: Result<Vec<_>, _> = args.into_iter().map(|arg| word(arg.into())).collect();
-            let argv = [vec![word(program)?], args?].concat();
-            // What it imports says nothing to anybody. Workers have pipes of their own.
-            let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())
-                .map_err(not_possible)?;
-            dup2_stderr(&null).map_err(not_possible)?;
-            // Orphans of its workers go to the spawner, which knows what to do with them.
-            prctl::set_child_subreaper(false).map_err(not_possible)?;
-            SigSet::empty().thread_set_mask().map_err(not_possible)?;
-            self.launcher.exec(&Launch {
-                argv: &argv,
-                path: &path,
-                environment: environment.of_template(&numbers.join(" ")),
-                descriptors: &[],
-                cwd: self.place.cwd.as_deref().map(AsRef::as_ref),
-            })
-        };
-        match attempt() {
-            Ok(never) => match never {},
-            Err(reason) => reason,
-        }
     }
 
     fn give_back(&mut self, count: u32) {
@@ -469,7 +444,7 @@ impl Keeper {
         }
     }
 
-    fn end(&mut self, grace: Duration) {
+    pub(super) fn end(&mut self, grace: Duration) {
         self.ending = Ending::Now;
         self.waiting.clear();
         let tree = match &mut self.job {
@@ -600,11 +575,6 @@ impl Keeper {
             memory_kib_peak: end.memory_kib_peak,
         });
     }
-}
-
-fn word(text: PathBuf) -> Result<CString, String> {
-    CString::new(text.into_os_string().into_encoded_bytes())
-        .map_err(|_| "its program's path has a NUL byte in it".to_owned())
 }
 
 fn grace(ms: u32) -> Duration {

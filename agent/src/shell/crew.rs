@@ -35,6 +35,7 @@ impl Shell {
             },
             fence,
             program: program(options, &self.store, template),
+            found: None,
             room: self.output.room(pool),
         };
         self.workers
@@ -83,6 +84,9 @@ impl Shell {
 
     /// The spawner has died: its keepers cannot be trusted to be buried, so all of them go, and another takes over.
     pub(super) fn restart_spawner(&mut self) -> Result<(), Error> {
+        if self.shared.keeps {
+            return Err(Error::SpawnerGone);
+        }
         tracing::error!("the spawner is gone: its workers are ended, another one is started");
         for worker in self.workers.values() {
             worker.order(Order::Kill { grace_ms: 0 });

@@ -1,14 +1,13 @@
-//! The spawner process: forks a keeper for each request of its agent, and buries what keepers leave.
+//! The spawner process of one agent: forks a keeper for each of its requests, and ends with it.
 //!
-//! It talks to its agent over a socket that it finds as its standard input, and to nobody else. It owns the
-//! set of keepers. It must never start a thread (it forks without exec), and never end while anything lives
-//! below it, except what tasks were allowed to leave behind.
+//! It talks to its agent over a socket that it finds as its standard input, and to nobody else. It must never start a
+//! thread (it forks without exec), and never end while anything lives below it, except what tasks were allowed to leave
+//! behind.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
     io,
     os::fd::{AsFd as _, OwnedFd},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use nix::{
@@ -16,7 +15,6 @@ use nix::{
     fcntl::{FcntlArg, OFlag, fcntl, open},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     sys::{
-        prctl,
         signal::{SigSet, SigmaskHow, Signal, sigprocmask},
         signalfd::{SfdFlags, SignalFd},
         stat::Mode,
@@ -25,29 +23,30 @@ use nix::{
 };
 
 use super::{
-    request,
+    brood::{Brood, KILL_AGAIN},
+    request::Request,
     sys::{self, SingleThreaded},
 };
-use crate::{keeper, tree};
+use crate::keeper;
 
-/// How long keepers have, when their agent has gone, to end what is below them before the spawner does.
-const KEEPERS_END_MAX: Duration = Duration::from_millis(500);
-/// Pause between two rounds of killing: what does not die at once waits for the kernel.
-const KILL_AGAIN: Duration = Duration::from_millis(20);
-
-/// What a process that returns from [`Spawner::serve`] is to be.
-enum Fate {
-    /// A keeper, with its descriptors and the lock that it shares: the forked child.
-    Keeper(Vec<OwnedFd>, OwnedFd),
+/// What a process that has served is to be.
+pub(super) enum Fate {
+    /// A keeper, with its descriptors, the lock that it shares, and where its spawner tells it of its next agent, if it is to
+    /// outlive its own: the forked child.
+    Keeper(Vec<OwnedFd>, OwnedFd, Option<OwnedFd>),
     /// Gone.
     End,
 }
 
 /// Serves the agent at standard input until it goes away; in a forked child, is its keeper.
 pub(super) fn run() -> ! {
-    let served = Spawner::new().and_then(Spawner::serve);
-    let status = match served {
-        Ok(Fate::Keeper(descriptors, lock)) => keeper::run(descriptors, lock),
+    be(Spawner::new().and_then(Spawner::serve))
+}
+
+/// Is what it is to be.
+pub(super) fn be(fate: io::Result<Fate>) -> ! {
+    let status = match fate {
+        Ok(Fate::Keeper(descriptors, lock, control)) => keeper::run(descriptors, lock, control),
         Ok(Fate::End) => 0,
         Err(error) => {
             eprintln!("fleetpool: the spawner cannot go on: {error}");
@@ -72,23 +71,7 @@ pub(super) fn run_keeper(args: impl Iterator<Item = String>) -> ! {
 
 struct Spawner {
     agent: OwnedFd,
-    children: SignalFd,
-    single: SingleThreaded,
-    /// The keepers, and a second handle on each one's socket: the agent sees its end only when both are closed,
-    /// and the spawner closes its own when nothing of that keeper is left.
-    keepers: BTreeMap<Pid, OwnedFd>,
-    /// Those of them that have become templates.
-    templates: BTreeSet<Pid>,
-    /// Keepers whose template has died.
-    adopted: BTreeSet<Pid>,
-    /// Sockets of keepers that have ended, whose orphans may still live.
-    ended: Vec<OwnedFd>,
-    /// Whether an adopted one has ended, and its orphans may still live.
-    is_orphaned: bool,
-    /// What tasks were allowed to leave behind.
-    left: BTreeSet<Pid>,
-    /// Kept open so that its lock outlives the agent (see `Spawner::start_locked`).
-    lock: OwnedFd,
+    brood: Brood,
 }
 
 impl Spawner {
@@ -96,44 +79,26 @@ impl Spawner {
         let single = SingleThreaded::prove()
             .ok_or_else(|| io::Error::other("the spawner must be started before any thread"))?;
         sys::close_inherited(&single);
-        sys::expect_children(&single)?;
-        prctl::set_child_subreaper(true)?;
-        let _ = prctl::set_name(c"fleetpool-spawn");
-        let children = child_signals()?;
         let agent = cloexec_copy(io::stdin().as_fd())?;
         let lock = cloexec_copy(io::stdout().as_fd())?;
+        let brood = Brood::new(single, lock)?;
         let null = open("/dev/null", OFlag::O_RDWR | OFlag::O_CLOEXEC, Mode::empty())?;
         dup2_stdin(&null)?;
         dup2_stdout(&null)?;
-        Ok(Self {
-            agent,
-            children,
-            single,
-            keepers: BTreeMap::new(),
-            templates: BTreeSet::new(),
-            adopted: BTreeSet::new(),
-            is_orphaned: false,
-            ended: Vec::new(),
-            left: BTreeSet::new(),
-            lock,
-        })
+        Ok(Self { agent, brood })
     }
 
     fn serve(mut self) -> io::Result<Fate> {
         loop {
-            let (request, ended) = self.wait(self.burying().then_some(KILL_AGAIN))?;
-            if ended || self.burying() {
-                self.bury()?;
-            }
+            let (request, ended) = self.wait()?;
+            self.brood.look_after(ended)?;
             if !request {
                 continue;
             }
-            match sys::receive_descriptors(self.agent.as_fd()) {
-                Ok(Some((request::SWEEP, descriptors))) => self.ended.extend(descriptors),
-                Ok(Some((kind, descriptors))) => {
-                    let is_template = kind == request::TEMPLATE;
-                    if let Some(descriptors) = self.start_keeper(descriptors, is_template) {
-                        return Ok(Fate::Keeper(descriptors, self.lock));
+            match Request::receive(self.agent.as_fd()) {
+                Ok(Some((request, descriptors))) => {
+                    if let Some(fate) = self.brood.on_request(request, descriptors) {
+                        return Ok(fate);
                     }
                 }
                 Ok(None) | Err(Errno::ECONNRESET) => return self.end(),
@@ -144,107 +109,25 @@ impl Spawner {
     }
 
     /// Waits for the agent or for a child; tells which.
-    fn wait(&self, timeout: Option<Duration>) -> nix::Result<(bool, bool)> {
+    fn wait(&self) -> nix::Result<(bool, bool)> {
         let mut fds = [
             PollFd::new(self.agent.as_fd(), PollFlags::POLLIN),
-            PollFd::new(self.children.as_fd(), PollFlags::POLLIN),
+            PollFd::new(self.brood.as_fd(), PollFlags::POLLIN),
         ];
-        wait_for(&mut fds, timeout)?;
+        wait_for(&mut fds, self.brood.due())?;
         Ok((is_ready(&fds[0]), is_ready(&fds[1])))
-    }
-
-    /// Forks a keeper. In the child, its descriptors, and `self` is dropped with every other one.
-    fn start_keeper(
-        &mut self,
-        descriptors: Vec<OwnedFd>,
-        is_template: bool,
-    ) -> Option<Vec<OwnedFd>> {
-        let socket = descriptors.first()?.try_clone().ok()?;
-        match self.single.fork() {
-            Ok(None) => return Some(descriptors),
-            Ok(Some(pid)) => {
-                self.keepers.insert(pid, socket);
-                if is_template {
-                    self.templates.insert(pid);
-                }
-            }
-            // The agent sees the socket close, and says that the worker could not be started.
-            Err(error) => eprintln!("fleetpool: cannot fork a keeper: {error}"),
-        }
-        None
-    }
-
-    /// Whether orphans of ended keepers may still live.
-    fn burying(&self) -> bool {
-        self.is_orphaned || !self.ended.is_empty()
-    }
-
-    /// Reaps children; kills orphans until there are none, then lets the agent know by closing the sockets.
-    fn bury(&mut self) -> io::Result<()> {
-        while self.children.read_signal()?.is_some() {}
-        while let Ok(Some(reaped)) = sys::reap() {
-            self.on_ended(reaped.pid, reaped.status.code());
-        }
-        if self.burying() && self.kill_orphans() == 0 {
-            self.ended.clear();
-            self.is_orphaned = false;
-        }
-        Ok(())
-    }
-
-    fn on_ended(&mut self, pid: Pid, status: Option<i32>) {
-        self.left.remove(&pid);
-        self.is_orphaned |= self.adopted.remove(&pid);
-        let Some(socket) = self.keepers.remove(&pid) else {
-            return;
-        };
-        if status == Some(keeper::STATUS_LEFT_CHILDREN) {
-            self.left.extend(self.orphans());
-        }
-        if self.templates.remove(&pid) {
-            let mut orphans = self.orphans();
-            orphans.retain(|&pid| tree::runs_our_program(pid));
-            self.adopted.extend(orphans);
-        }
-        self.ended.push(socket);
-    }
-
-    /// Children that were not started here, and are not known.
-    fn orphans(&self) -> Vec<Pid> {
-        let spared = self.spared();
-        let mut orphans = tree::own_children();
-        orphans.retain(|pid| !spared.contains(pid));
-        orphans
-    }
-
-    /// What an orphan is not, and what is below them is not either.
-    fn spared(&self) -> BTreeSet<Pid> {
-        let keepers = self.keepers.keys().chain(&self.adopted);
-        keepers.chain(&self.left).copied().collect()
-    }
-
-    /// Kills what is below this process and neither a keeper's nor left on purpose; tells how many it found.
-    fn kill_orphans(&self) -> usize {
-        tree::kill_all(&self.spared());
-        self.orphans().len()
     }
 
     /// The agent is gone. Its keepers see that too and clean up; what they have not ended soon is killed here,
     /// keepers and all.
     fn end(mut self) -> io::Result<Fate> {
-        let patience = Instant::now() + KEEPERS_END_MAX;
-        loop {
-            self.bury()?;
-            let late = Instant::now() >= patience;
-            if late {
-                tree::kill_all(&self.left);
-            }
-            if self.keepers.is_empty() && self.adopted.is_empty() && self.kill_orphans() == 0 {
-                return Ok(Fate::End);
-            }
-            let mut fds = [PollFd::new(self.children.as_fd(), PollFlags::POLLIN)];
+        self.brood.agent_gone();
+        while !self.brood.is_gone() {
+            let mut fds = [PollFd::new(self.brood.as_fd(), PollFlags::POLLIN)];
             wait_for(&mut fds, Some(KILL_AGAIN))?;
+            self.brood.look_after(is_ready(&fds[0]))?;
         }
+        Ok(Fate::End)
     }
 }
 

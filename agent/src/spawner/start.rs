@@ -1,5 +1,6 @@
 //! The agent's side of the spawner.
 
+use nix::poll::{PollFd, PollFlags};
 use std::{
     fs::File,
     io,
@@ -10,12 +11,22 @@ use std::{
     },
     path::Path,
     process::{Child, Command, Stdio},
+    time::Duration,
 };
 
-use super::{VERB, request, sys};
+use super::{
+    VERB,
+    process::wait_for,
+    request::{self, Greeting, Name, Request},
+    service,
+};
+use crate::fence::Fence;
+
+/// How long a spawner that listens may take to say something.
+const GREETING_TIME_MAX: Duration = Duration::from_secs(5);
 
 /// A running spawner. When it is dropped, or its process ends in whatever way, the spawner and everything
-/// below it end too.
+/// below it end too, unless it is a service of its own.
 #[derive(Debug)]
 pub(crate) struct Spawner {
     socket: UnixStream,
@@ -57,13 +68,62 @@ impl Spawner {
         })
     }
 
+    /// Comes to a spawner that is a service of its own, in that folder: what it says first, and the fence of its keepers. To be
+    /// followed by [`Self::attach`] for each keeper that is to live on, and [`Self::begin`].
+    ///
+    /// # Errors
+    /// When there is none, or another agent is there.
+    pub(crate) fn visit(folder: &Path) -> io::Result<(Self, Greeting, Fence)> {
+        let socket = UnixStream::connect(service::socket_in(folder))?;
+        let mut fds = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
+        wait_for(&mut fds, Some(GREETING_TIME_MAX))?;
+        let greeting = Greeting::receive(socket.as_fd())?;
+        let (greeting, fence) = greeting.ok_or(io::ErrorKind::ConnectionReset)?;
+        let spawner = Self {
+            socket,
+            process: None,
+        };
+        Ok((spawner, greeting, Fence::of(fence)))
+    }
+
+    /// A keeper that another agent has left, under that name: the socket to it. It ends at once where there is none.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the spawner is behind; anything else when it is gone.
+    pub(crate) fn attach(&self, name: Name) -> io::Result<UnixStream> {
+        self.ask(request::ATTACH, name, &[])
+    }
+
+    /// Says which life of an agent this is. Answered by a byte when nothing is left below the spawner but what was attached.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the spawner is behind; anything else when it is gone.
+    pub(crate) fn begin(&self, incarnation: u64) -> io::Result<()> {
+        let request = Request {
+            kind: request::BEGIN,
+            name: Name {
+                slot: 0,
+                generation: incarnation,
+            },
+        };
+        Ok(request.send(self.socket.as_fd(), &[])?)
+    }
+
+    /// A keeper that waits for another agent when this one has gone, and is found under that name.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the spawner is behind; anything else when it is gone.
+    pub(crate) fn start_kept(&self, name: Name, more: &[RawFd]) -> io::Result<UnixStream> {
+        self.ask(request::KEPT, name, more)
+    }
+
     /// Asks for a keeper; its socket. `more` is handed on to it. The socket ends when the keeper and everything
     /// below it are gone.
     ///
     /// # Errors
     /// `WouldBlock` when the spawner is behind; anything else when it is gone.
     pub(crate) fn start_keeper(&self, more: &[RawFd]) -> io::Result<UnixStream> {
-        self.ask(request::KEEPER, more)
+        self.ask(request::KEEPER, Name::default(), more)
     }
 
     /// The same for one that is to become a template. When that dies, the keepers that it has started live on.
@@ -71,7 +131,7 @@ impl Spawner {
     /// # Errors
     /// `WouldBlock` when the spawner is behind; anything else when it is gone.
     pub(crate) fn start_template(&self, more: &[RawFd]) -> io::Result<UnixStream> {
-        self.ask(request::TEMPLATE, more)
+        self.ask(request::TEMPLATE, Name::default(), more)
     }
 
     /// Asks for the end of all that keepers which are not its own children have left; the socket ends when that is done.
@@ -79,14 +139,14 @@ impl Spawner {
     /// # Errors
     /// `WouldBlock` when the spawner is behind; anything else when it is gone.
     pub(crate) fn sweep(&self) -> io::Result<UnixStream> {
-        self.ask(request::SWEEP, &[])
+        self.ask(request::SWEEP, Name::default(), &[])
     }
 
-    fn ask(&self, request: u8, more: &[RawFd]) -> io::Result<UnixStream> {
+    fn ask(&self, kind: u8, name: Name, more: &[RawFd]) -> io::Result<UnixStream> {
         let (ours, theirs) = UnixStream::pair()?;
         let mut descriptors = vec![theirs.as_raw_fd()];
         descriptors.extend(more);
-        sys::send_descriptors(self.socket.as_fd(), &[request], &descriptors)?;
+        Request { kind, name }.send(self.socket.as_fd(), &descriptors)?;
         Ok(ours)
     }
 
@@ -99,7 +159,7 @@ impl Spawner {
 }
 
 impl Drop for Spawner {
-    /// The spawner ends as soon as everything below it has. A thread waits for it, so that no trace of it stays.
+    /// A spawner of one agent ends as soon as everything below it has. A thread waits for it, so that no trace of it stays.
     fn drop(&mut self) {
         let _ = self.socket.shutdown(Shutdown::Both);
         if let Some(mut process) = self.process.take() {

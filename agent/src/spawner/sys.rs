@@ -15,7 +15,11 @@ use nix::{
     errno::Errno,
     sys::{
         signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction},
-        socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
+        socket::{
+            AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType,
+            recvmsg, sendmsg, socketpair,
+        },
+        timerfd::TimerFd,
     },
     unistd::{ForkResult, Pid},
 };
@@ -130,10 +134,24 @@ pub(crate) fn send_descriptors(
     Ok(())
 }
 
-/// Receives a message of one byte, and its descriptors; `None` when the peer has closed. Never blocks.
-pub(crate) fn receive_descriptors(socket: BorrowedFd) -> nix::Result<Option<(u8, Vec<OwnedFd>)>> {
-    let mut byte = [0];
-    let mut iov = [IoSliceMut::new(&mut byte)];
+/// Two sockets that lead to each other.
+pub(crate) fn pair() -> nix::Result<(OwnedFd, OwnedFd)> {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    socketpair(AddressFamily::Unix, SockType::Stream, None, flags)
+}
+
+/// A timer that another process has made and sent.
+pub(crate) fn timer(fd: OwnedFd) -> TimerFd {
+    // SAFETY: it came from our own spawner, which sends nothing else; were it something else, setting it would fail.
+    unsafe { TimerFd::from_owned_fd(fd) }
+}
+
+/// Receives a message of this size, and its descriptors; `None` when the peer has closed. Never blocks.
+pub(crate) fn receive_descriptors(
+    socket: BorrowedFd,
+    bytes: &mut [u8],
+) -> nix::Result<Option<Vec<OwnedFd>>> {
+    let mut iov = [IoSliceMut::new(bytes)];
     let mut control = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<()>(socket.as_raw_fd(), &mut iov, Some(&mut control), flags)?;
@@ -150,5 +168,5 @@ pub(crate) fn receive_descriptors(socket: BorrowedFd) -> nix::Result<Option<(u8,
             );
         }
     }
-    Ok(Some((byte[0], descriptors)))
+    Ok(Some(descriptors))
 }

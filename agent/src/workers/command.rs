@@ -1,12 +1,13 @@
 //! A worker of the `command` runtime: its keeper.
 
 use fleetpool_agent_core::{EndedTask, Event, WorkerEnd};
-use fleetpool_proto::{DecodeError, SlotNo};
+use fleetpool_proto::{AttemptId, DecodeError, SlotNo};
 use tokio::sync::mpsc;
 
-use super::{Order, Printed, Shared, Start, outlet::Outlet};
+use super::{Heard, Order, Printed, Shared, Start, outlet::Outlet};
 use crate::{
-    keeper::message::{FromKeeper, ToKeeper, one, only},
+    keeper::message::{Attached, FromKeeper, ToKeeper, one, only},
+    spawner::Name,
     wire::{self, Incoming, Outgoing},
 };
 
@@ -14,10 +15,19 @@ use crate::{
 pub(crate) async fn run(start: Start, shared: Shared, orders: mpsc::UnboundedReceiver<Order>) {
     let (slot, generation) = (start.slot, start.generation);
     let mut outlet = Outlet::new(&shared, &start.room);
-    let reason = match super::keeper(&shared, start.fence.as_ref(), &[])
-        .await
-        .and_then(wire::split)
-    {
+    let name = Name {
+        slot: slot.0,
+        generation,
+    };
+    let (mut heard, mut missing) = (0, Vec::new());
+    let socket = match start.found {
+        Some(found) => {
+            (heard, missing) = (found.heard, found.handed);
+            Ok(found.socket)
+        }
+        None => super::keeper(&shared, Some(name), start.fence.as_ref(), &[]).await,
+    };
+    let reason = match socket.and_then(wire::split) {
         Ok((incoming, outgoing)) => {
             let command = Command {
                 slot,
@@ -27,6 +37,11 @@ pub(crate) async fn run(start: Start, shared: Shared, orders: mpsc::UnboundedRec
                 outgoing,
                 outlet,
                 orders,
+                keeps: shared.keeps,
+                counted: 0,
+                heard,
+                missing,
+                attached: Attached::default(),
             };
             return command.serve(ToKeeper::Place(start.place)).await;
         }
@@ -48,6 +63,16 @@ struct Command {
     outgoing: Outgoing,
     outlet: Outlet,
     orders: mpsc::UnboundedReceiver<Order>,
+    /// Another agent may come after this one.
+    keeps: bool,
+    /// Messages that have come, or that another agent has heard.
+    counted: u64,
+    /// How many of them are known from another agent.
+    heard: u64,
+    /// What another agent handed to the keeper and it has not mentioned.
+    missing: Vec<AttemptId>,
+    /// How it was found.
+    attached: Attached,
 }
 
 impl Command {
@@ -119,14 +144,86 @@ impl Command {
                 self.outgoing.put(ToKeeper::End { grace_ms });
             }
             Order::Stop => self.outgoing.put(ToKeeper::Stop),
+            Order::Heard(number) => self.outgoing.put(ToKeeper::Heard { number }),
         }
     }
 
     fn hear(&mut self) -> Result<(), DecodeError> {
         while let Some(message) = self.incoming.take()? {
-            self.on_message(message);
+            match message {
+                FromKeeper::Attached(attached) => self.on_attached(attached),
+                FromKeeper::Resumed => self.on_resumed(),
+                message if self.is_news() => self.on_message(message),
+                _ => {}
+            }
         }
         Ok(())
+    }
+
+    /// Counts a message; whether it is not known from another agent.
+    fn is_news(&mut self) -> bool {
+        self.counted += 1;
+        if self.keeps {
+            self.outlet.heard(Heard {
+                slot: self.slot,
+                generation: self.generation,
+                number: self.counted,
+            });
+        }
+        self.counted > self.heard
+    }
+
+    fn on_attached(&mut self, attached: Attached) {
+        self.counted = attached.next.saturating_sub(1);
+        self.pid = attached.pid;
+        self.attached = attached;
+        let number = self.heard;
+        self.outgoing.put(ToKeeper::Heard { number });
+    }
+
+    /// All is known now that the keeper could say of what it had in hand before.
+    fn on_resumed(&mut self) {
+        let (slot, generation) = (self.slot, self.generation);
+        let Attached {
+            pid,
+            running,
+            waiting,
+            is_ending,
+            ..
+        } = std::mem::take(&mut self.attached);
+        self.outlet.event(Event::WorkerReady {
+            slot,
+            generation,
+            pid,
+        });
+        if let Some((attempt, pid)) = running {
+            self.mention(attempt);
+            self.outlet.event(Event::TaskPid {
+                slot,
+                generation,
+                attempt,
+                pid,
+            });
+        }
+        waiting
+            .into_iter()
+            .for_each(|attempt| self.mention(attempt));
+        if is_ending {
+            self.outlet.event(Event::WorkerEnding { slot, generation });
+        }
+        // The other agent ended before it could hand them over.
+        let attempts = std::mem::take(&mut self.missing);
+        if !attempts.is_empty() {
+            self.outlet.event(Event::GivenBack {
+                slot,
+                generation,
+                attempts,
+            });
+        }
+    }
+
+    fn mention(&mut self, attempt: AttemptId) {
+        self.missing.retain(|missing| *missing != attempt);
     }
 
     fn on_message(&mut self, message: FromKeeper) {
@@ -161,6 +258,7 @@ impl Command {
                 });
             }
             FromKeeper::Ended { end, payloads } => {
+                self.mention(end.attempt);
                 let task = EndedTask {
                     attempt: end.attempt,
                     outcome: end.outcome,
@@ -176,13 +274,18 @@ impl Command {
                 }
             }
             FromKeeper::Fenced => Event::WorkerFenced { slot, generation },
-            FromKeeper::GivenBack { attempts } => Event::GivenBack {
-                slot,
-                generation,
-                attempts,
-            },
+            FromKeeper::GivenBack { attempts } => {
+                attempts.iter().for_each(|attempt| self.mention(*attempt));
+                Event::GivenBack {
+                    slot,
+                    generation,
+                    attempts,
+                }
+            }
             // Of workers, whose keepers are another's.
-            FromKeeper::WorkerStarted { .. }
+            FromKeeper::Attached(_)
+            | FromKeeper::Resumed
+            | FromKeeper::WorkerStarted { .. }
             | FromKeeper::WorkerNotStarted { .. }
             | FromKeeper::WorkerEnded { .. } => return,
         };

@@ -32,7 +32,11 @@ use fleetpool_proto::{
 };
 use tokio::sync::{Semaphore, mpsc};
 
-use crate::{fence::Fence, keeper::message::Place, spawner::Spawner};
+use crate::{
+    fence::Fence,
+    keeper::message::Place,
+    spawner::{Name, Spawner},
+};
 
 /// What a worker is to do.
 #[derive(Debug)]
@@ -57,6 +61,8 @@ pub(crate) enum Order {
     },
     /// End by itself.
     Stop,
+    /// What it said up to this number is written down.
+    Heard(u64),
 }
 
 /// What has happened at a worker. The output comes before the events.
@@ -66,6 +72,17 @@ pub(crate) struct Told {
     pub(crate) output: Vec<Printed>,
     /// What its core is to know.
     pub(crate) events: Vec<Event>,
+    /// With this, so much of what a keeper says has been told, where another agent may come after this one.
+    pub(crate) heard: Option<Heard>,
+}
+
+/// How much of what a keeper says is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Heard {
+    pub(crate) slot: SlotNo,
+    pub(crate) generation: u64,
+    /// The number of the last message.
+    pub(crate) number: u64,
 }
 
 /// A piece of a task's output.
@@ -87,8 +104,20 @@ pub(crate) struct Start {
     pub(crate) fence: Option<Fence>,
     /// What is started once and stays, where that is so.
     pub(crate) program: Option<Program>,
+    /// Its keeper, where that is there already.
+    pub(crate) found: Option<Found>,
     /// Bytes of output of its pool that may still be held for the coordinator.
     pub(crate) room: Arc<Semaphore>,
+}
+
+/// A keeper that another agent has left.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub(crate) socket: UnixStream,
+    /// The number of the last message that the other has written down.
+    pub(crate) heard: u64,
+    /// What it is believed to have in hand.
+    pub(crate) handed: Vec<AttemptId>,
 }
 
 /// What a worker that stays is.
@@ -107,6 +136,8 @@ pub(crate) enum Program {
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
     pub(crate) spawner: Arc<Spawner>,
+    /// It is a service of its own: keepers of commands wait for another agent when this one has gone.
+    pub(crate) keeps: bool,
     /// Where workers tell. Unbounded, because what is told is bounded by what was asked, and output by [`Start::room`].
     pub(crate) inbox: mpsc::UnboundedSender<Told>,
 }
@@ -158,9 +189,10 @@ impl Worker {
 /// Pause before a spawner that is behind is asked again.
 const SPAWNER_PAUSE: Duration = Duration::from_millis(1);
 
-/// A keeper that is given the fence and these descriptors; the socket to it.
+/// A keeper that is given the fence and these descriptors; the socket to it. With a name it may outlive this agent.
 async fn keeper(
     shared: &Shared,
+    name: Option<Name>,
     fence: Option<&Fence>,
     descriptors: &[RawFd],
 ) -> io::Result<UnixStream> {
@@ -169,10 +201,14 @@ async fn keeper(
         .into_iter()
         .chain(descriptors.iter().copied())
         .collect();
-    when_it_listens(|| shared.spawner.start_keeper(&descriptors)).await
+    when_it_listens(|| match name.filter(|_| shared.keeps) {
+        Some(name) => shared.spawner.start_kept(name, &descriptors),
+        None => shared.spawner.start_keeper(&descriptors),
+    })
+    .await
 }
 
-async fn when_it_listens(ask: impl Fn() -> io::Result<UnixStream>) -> io::Result<UnixStream> {
+pub(crate) async fn when_it_listens<T>(ask: impl Fn() -> io::Result<T>) -> io::Result<T> {
     loop {
         match ask() {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

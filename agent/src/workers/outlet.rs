@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Order, Printed, Shared, Told};
+use super::{Heard, Order, Printed, Shared, Told};
 
 /// How long what a task that is killed has printed waits for room. Past it, it is dropped: a kill must come to its
 /// end even while nobody takes output, not least because a lease that has ended waits for it.
@@ -22,6 +22,7 @@ pub(crate) struct Outlet {
     room: Arc<Semaphore>,
     output: Vec<Printed>,
     events: Vec<Event>,
+    heard: Option<Heard>,
     /// From when on output that there is no room for is dropped.
     drop_from: Option<Instant>,
 }
@@ -33,6 +34,7 @@ impl Outlet {
             room: Arc::clone(room),
             output: Vec::new(),
             events: Vec::new(),
+            heard: None,
             drop_from: None,
         }
     }
@@ -54,6 +56,11 @@ impl Outlet {
 
     pub(crate) fn event(&mut self, event: Event) {
         self.events.push(event);
+    }
+
+    /// So much of what a keeper says is known with what there is to be told.
+    pub(crate) fn heard(&mut self, heard: Heard) {
+        self.heard = Some(heard);
     }
 
     /// Whether something waits to be told: then nothing more is to be read from the worker.
@@ -108,6 +115,7 @@ impl Outlet {
         let told = Told {
             output: std::mem::take(&mut self.output),
             events: std::mem::take(&mut self.events),
+            heard: self.heard.take(),
         };
         // The shell is gone with its agent.
         let _ = self.inbox.send(told);

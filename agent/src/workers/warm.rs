@@ -125,6 +125,7 @@ impl Worker {
             fence,
             program,
             room,
+            found: _,
         } = start;
         let program = program.ok_or_else(|| io::Error::other("its pool names no program"))?;
         let (ours, theirs) = UnixStream::pair()?;
@@ -133,7 +134,7 @@ impl Worker {
         let given = [&theirs, &stdout, &stderr].map(|fd| fd.as_raw_fd());
         let (mut tray, mut template) = (None, None);
         let keeper = match &program {
-            Program::Native { .. } => super::keeper(shared, fence.as_ref(), &given).await?,
+            Program::Native { .. } => super::keeper(shared, None, fence.as_ref(), &given).await?,
             Program::Python(forked_from) => {
                 let tray = tray.insert(Tray::new()?);
                 let given = [given.as_slice(), &[tray.as_fd().as_raw_fd()]].concat();
@@ -231,6 +232,8 @@ impl Worker {
             Order::GiveBack(count) => self.ask_back(count),
             // A task of this runtime ends with its worker: the core says so by `Kill`.
             Order::KillTask { .. } => {}
+            // Its keeper does not outlive this agent.
+            Order::Heard(_) => {}
             Order::Kill { grace_ms } => {
                 self.outlet.hurry();
                 self.end_it(grace_ms);
@@ -446,7 +449,9 @@ impl Worker {
                     });
                 }
                 // Of commands.
-                FromKeeper::Ready { .. }
+                FromKeeper::Attached(_)
+                | FromKeeper::Resumed
+                | FromKeeper::Ready { .. }
                 | FromKeeper::Running { .. }
                 | FromKeeper::Printed { .. }
                 | FromKeeper::Ended { .. }

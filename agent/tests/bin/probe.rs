@@ -1,12 +1,13 @@
 //! What the agent's tests start: a spawner, as any program of fleetpool can be; an agent that runs one script and
-//! can be killed (`agent FOLDER SCRIPT`); one that dials its coordinator (`dial ADDRESS`); and a worker of the `native` runtime.
+//! can be killed (`agent FOLDER SCRIPT`); one that dials its coordinator (`dial ADDRESS`); one that goes on where another has
+//! ended (`go-on FOLDER ADDRESS SLOTS`), and its spawner (`spawner FOLDER MS`); and a worker of the `native` runtime.
 
 #[path = "../common/mod.rs"]
 mod common;
 mod worker;
 
 use common::Boss;
-use fleetpool_agent::{Link, run};
+use fleetpool_agent::{Link, run, serve_spawner};
 use fleetpool_proto::pool::{PoolOptions, Spec};
 
 fn main() {
@@ -18,6 +19,8 @@ fn main() {
     match args.as_slice() {
         [verb, folder, script] if verb == "agent" => be_an_agent(folder, script),
         [verb, address] if verb == "dial" => dial(address),
+        [verb, folder, address, slots] if verb == "go-on" => go_on(folder, address, slots),
+        [verb, folder, ms] if verb == "spawner" => be_a_spawner(folder, ms),
         _ => eprintln!("this program is for the agent's tests"),
     }
 }
@@ -32,6 +35,29 @@ async fn dial(address: &str) {
         identity: None,
     };
     run(options, link).await.unwrap();
+}
+
+/// An agent that goes on with what another has left in the folder.
+#[tokio::main(flavor = "current_thread")]
+async fn go_on(folder: &str, address: &str, slots: &str) {
+    let mut options = common::options(slots.parse().unwrap());
+    options.local_programs = vec![(common::PROBE, common::probe())];
+    options.state_dir = Some(folder.into());
+    options.spawner_is_service = true;
+    let link = Link::Dial {
+        address: address.parse().unwrap(),
+        identity: None,
+    };
+    if let Err(error) = run(options, link).await {
+        eprintln!("{error}");
+        std::process::exit(1);
+    }
+}
+
+fn be_a_spawner(folder: &str, ms: &str) {
+    let outlives = std::time::Duration::from_millis(ms.parse().unwrap());
+    let error = serve_spawner(&common::probe(), folder.as_ref(), outlives);
+    panic!("{error}");
 }
 
 #[tokio::main(flavor = "current_thread")]

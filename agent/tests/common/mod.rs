@@ -269,6 +269,20 @@ impl Boss {
         .await;
     }
 
+    /// Acknowledges ends of tasks.
+    pub(crate) async fn acknowledge_ends(&mut self, indexes: &[u64]) {
+        let row = |&index: &u64| TaskRow {
+            index,
+            attempt: Attempt(1),
+        };
+        self.say(ToAgent::Ack {
+            pool: POOL,
+            output: self.heard,
+            rows: indexes.iter().map(row).collect(),
+        })
+        .await;
+    }
+
     async fn hear(&mut self) {
         let frame = self
             .session

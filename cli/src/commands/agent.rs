@@ -53,6 +53,10 @@ pub(crate) struct AgentArgs {
     /// File with a join token, `-` for stdin; needed the first time
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
+    /// Run commands below `fleetpool spawner`, started with the same identity: they outlive this agent, and the next one goes on
+    /// with them
+    #[arg(long, conflicts_with = "stdio")]
+    with_spawner: bool,
     /// The coordinator's address is the near end of a tunnel over ssh: `fleetpool hosts` shows it as connected by ssh
     #[arg(long)]
     tunnelled: bool,
@@ -87,6 +91,7 @@ pub(crate) async fn run(args: AgentArgs, cluster: &ClusterArgs) -> Result<(), Fa
     let options = Options {
         cache_dir: Some(dir.join("programs")),
         state_dir: Some(dir),
+        spawner_is_service: args.with_spawner,
         ..options
     };
     let link = Link::Dial {
@@ -94,9 +99,13 @@ pub(crate) async fn run(args: AgentArgs, cluster: &ClusterArgs) -> Result<(), Fa
         identity: identity.map(Box::new),
     };
     let mut signals = Signals::listen().map_err(Failure::fleetpool)?;
+    let what = match args.with_spawner {
+        true => "what stays of workers ends with the agent, and commands wait for the next one",
+        false => "what runs here ends with the agent",
+    };
     let stop = async move {
         let signal = signals.next().await;
-        tracing::info!(%signal, "stopping: what runs here ends with the agent");
+        tracing::info!(%signal, "stopping: {what}");
     };
     fleetpool_agent::run_until(options, link, stop)
         .await

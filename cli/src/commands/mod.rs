@@ -20,6 +20,7 @@ pub(crate) mod map;
 pub(crate) mod put;
 mod rollout;
 pub(crate) mod run;
+pub(crate) mod spawner;
 pub(crate) mod status;
 pub(crate) mod tasks;
 pub(crate) mod token;
@@ -66,6 +67,7 @@ pub(crate) async fn run(cli: Cli) -> Result<Exit, Failure> {
         Verb::Init(args) => init::run(&args, &cluster).map(done),
         Verb::Coordinator(args) => coordinator::run(args, &cluster).await.map(done),
         Verb::Agent(args) => agent::run(args, &cluster).await.map(done),
+        Verb::Spawner(args) => spawner::run(&args, &cluster).map(|never| match never {}),
         Verb::Token(verb) => token::run(verb, &cluster).await.map(done),
         Verb::Identity(verb) => identity::run(verb, &cluster).await.map(done),
         Verb::Completions(args) => completions::run(&args).map(done),

@@ -24,6 +24,7 @@ fn every_verb_has_help() {
         "init",
         "coordinator",
         "agent",
+        "spawner",
         "token",
         "identity",
         "completions",

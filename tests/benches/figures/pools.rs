@@ -22,15 +22,24 @@ use crate::{
 pub(crate) fn throughput() -> Vec<Line> {
     const TASKS: u64 = 1_000_000;
     let cluster = Cluster::start(2, 1);
+    // Agents that write down what they do.
+    let mut lasting = Cluster::bare();
+    for name in ["a1", "a2"] {
+        lasting.add_agent_with_spawner(name, 1);
+    }
+    lasting.await_hosts(2);
     let no_ops = ["no-ops".to_owned(), TASKS.to_string()];
     let mut rivals = [
         Contestant::new("embedded", || figure_of(&mut embedded(&no_ops))),
         Contestant::new("over QUIC", || {
             figure_of(cluster.point(&mut contestant(&no_ops)))
         }),
+        Contestant::new("over QUIC, with spawners", || {
+            figure_of(lasting.point(&mut contestant(&no_ops)))
+        }),
     ];
     let turns = interleave(ROUNDS, &mut rivals);
-    let targets = [(400_000.0, 5.0), (200_000.0, 10.0)];
+    let targets = [(400_000.0, 5.0), (200_000.0, 10.0), (180_000.0, 11.0)];
     let lines = rivals.iter().zip(&turns).zip(targets);
     let lines = lines.flat_map(|((rival, turns), (tasks, cpu_us))| {
         let case = format!("b native no-ops, {}", rival.name);
