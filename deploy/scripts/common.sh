@@ -49,6 +49,7 @@ find_places() {
     log=$state/agent.log
     pid_file=$state/agent.pid
     unit=fleetpool-agent.service
+    spawner_unit=fleetpool-spawner.service
     if [ -d /run/systemd/system ] && $control show-environment >/dev/null 2>&1; then
         systemd=yes
     else
@@ -92,11 +93,36 @@ is_active() {
     fi
 }
 
+# goes_on PROGRAM: whether an agent of that program could take the place of the one that is here while its commands run.
+goes_on() { is_active && as "$(agent_user)" "$1" --identity "$identity" spawner --check 2>/dev/null; }
+
+# Another agent in the place of the one that is here. What runs here goes on.
+replace_agent() {
+    if [ -n "$systemd" ]; then
+        $control restart $unit || fail "$unit does not start: see journalctl -u $unit"
+        return
+    fi
+    before=$(cut -d' ' -f2 "$pid_file")
+    kill -TERM "$before" 2>/dev/null
+    tries=0
+    while [ $tries -lt 150 ]; do
+        now=$(cut -d' ' -f2 "$pid_file" 2>/dev/null)
+        [ -z "$now" ] || [ "$now" = "$before" ] || return 0
+        tries=$((tries + 1))
+        sleep 0.1
+    done
+}
+
+# The agent and its spawner anew. What runs here is ended.
 start_agent() {
     if [ -n "$systemd" ]; then
         $control daemon-reload
-        $control enable --quiet $unit 2>/dev/null || $control enable $unit >/dev/null
-        $control restart $unit || fail "$unit does not start: see journalctl -u $unit"
+        for each in $spawner_unit $unit; do
+            $control enable --quiet $each 2>/dev/null || $control enable $each >/dev/null
+        done
+        $control stop $unit 2>/dev/null
+        $control restart $spawner_unit || fail "$spawner_unit does not start: see journalctl -u $spawner_unit"
+        $control start $unit || fail "$unit does not start: see journalctl -u $unit"
     else
         stop_agent
         user=$(agent_user)
@@ -107,7 +133,9 @@ start_agent() {
 
 stop_agent() {
     if [ -n "$systemd" ]; then
-        ! $control is-active --quiet $unit || $control stop $unit
+        for each in $unit $spawner_unit; do
+            ! $control is-active --quiet $each || $control stop $each
+        done
         return
     fi
     pid=$(supervisor) || return 0

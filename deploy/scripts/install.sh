@@ -45,6 +45,8 @@ if [ -z "${over_ssh-}" ]; then
     supervise=$(cat "$here/supervise.sh")
     system_unit=$(cat "$here/../systemd/fleetpool-agent.service")
     user_unit=$(cat "$here/../systemd/fleetpool-agent.user.service")
+    system_spawner_unit=$(cat "$here/../systemd/fleetpool-spawner.service")
+    user_spawner_unit=$(cat "$here/../systemd/fleetpool-spawner.user.service")
 fi
 [ -n "$root" ] || run_as=$(id -un)
 if [ -z "${over_ssh-}" ]; then
@@ -53,8 +55,14 @@ if [ -z "${over_ssh-}" ]; then
 fi
 check_platform
 
+# unit_text UNIT
 unit_text() {
-    if [ -n "$root" ]; then text=$system_unit; else text=$user_unit; fi
+    case $root$1 in
+        yes$unit) text=$system_unit ;;
+        yes*) text=$system_spawner_unit ;;
+        $unit) text=$user_unit ;;
+        *) text=$user_spawner_unit ;;
+    esac
     printf '%s\n' "$text" | sed "s,@USER@,$run_as,; s,@BIN@,$bin,; s,@CONF@,$conf,; s,@STATE@,$state,"
 }
 
@@ -133,11 +141,12 @@ enrol() {
 make_folders
 make_user
 own_state
-restart=
+restart= other=
 installed=$(current)
 if [ -n "$installed" ] && [ "$installed" != "$program" ] && [ -x "$lib/$installed" ]; then
     # To put another in its place would end what runs on it: that is upgrade.sh's, and drains first.
     word "other $(short "$installed")"
+    other=yes
     program=$installed
 else
     take_program
@@ -161,19 +170,30 @@ if printf 'FLEETPOOL_AGENT_USER=%s\nFLEETPOOL_AGENT_ARGS=%s\n' "$run_as" "$argum
     did configuration
     restart=yes
 fi
+anew=
 if [ -n "$systemd" ]; then
-    if unit_text | write "$units/$unit" 644; then
-        did "unit $unit"
-        restart=yes
-    fi
-elif printf '%s\n' "$supervise" | write "$lib/supervise" 755; then
+    for each in $spawner_unit $unit; do
+        # Those of this version are not for another one.
+        if [ -z "$other" ] && unit_text $each | write "$units/$each" 644; then
+            did "unit $each"
+            anew=yes
+        fi
+    done
+elif [ -z "$other" ] && printf '%s\n' "$supervise" | write "$lib/supervise" 755; then
     did supervisor
-    restart=yes
+    anew=yes
 fi
 [ $changes -eq 0 ] || restart=yes
 if [ -n "$restart" ] || ! is_active; then
     did 'agent started'
-    [ -n "$dry_run" ] || start_agent
+    if [ -n "$dry_run" ]; then
+        :
+    elif [ -z "$anew" ] && goes_on "$lib/$program"; then
+        # What runs here need not end for it.
+        replace_agent
+    else
+        start_agent
+    fi
 fi
 if [ -z "$root" ] && [ -n "$systemd" ] && [ "$(loginctl show-user "$run_as" -p Linger --value 2>/dev/null)" != yes ]; then
     if [ -n "$dry_run" ] || loginctl enable-linger 2>/dev/null; then

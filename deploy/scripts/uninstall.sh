@@ -29,10 +29,13 @@ if is_active; then
     did 'agent stopped'
     [ -n "$dry_run" ] || stop_agent
 fi
-if [ -n "$systemd" ] && [ -e "$units/$unit" ]; then
-    [ -n "$dry_run" ] || $control disable --quiet $unit 2>/dev/null
-    remove "$units/$unit"
-    [ -n "$dry_run" ] || { $control daemon-reload; $control reset-failed $unit 2>/dev/null; }
+if [ -n "$systemd" ]; then
+    for each in $unit $spawner_unit; do
+        [ -e "$units/$each" ] || continue
+        [ -n "$dry_run" ] || $control disable --now --quiet $each 2>/dev/null
+        remove "$units/$each"
+        [ -n "$dry_run" ] || { $control daemon-reload; $control reset-failed $each 2>/dev/null; }
+    done
 fi
 made_user=
 [ ! -e "$conf/user.made" ] || made_user=yes

@@ -1,19 +1,21 @@
 #!/bin/sh
 # Puts another version of fleetpool in the place of the one that install.sh has installed, and goes back if its agent does not stay.
-# What runs on the agent is ended: `fleetpool drain HOST` first.
+# Commands that run here go on, where the new version can go on with them (`fleetpool spawner --check`); otherwise what runs here is
+# ended: `fleetpool drain HOST` first.
 #
-#   upgrade.sh [--user] [--dry-run] PROGRAM     a newer fleetpool
-#   upgrade.sh [--user] --back                  to the version that was here before
+#   upgrade.sh [--user] [--dry-run] [--live] PROGRAM     a newer fleetpool; with --live only if nothing is ended by it
+#   upgrade.sh [--user] --back                           to the version that was here before
 #
-# `fleetpool upgrade` runs this over ssh, host by host, drains each first, and goes back if it is not heard of again.
+# `fleetpool upgrade` runs this over ssh, host by host, first with --live, then after draining, and goes back if it is not heard of again.
 [ -n "${over_ssh-}" ] || . "$(dirname "$0")/common.sh"
 
-for_user= dry_run= back= source=
+for_user= dry_run= back= live= source=
 for argument; do
     case $argument in
         --user) for_user=yes ;;
         --dry-run) dry_run=yes ;;
         --back) back=yes ;;
+        --live) live=yes ;;
         -*) fail "there is no option $argument: see the head of $0" ;;
         *) source=$argument ;;
     esac
@@ -32,16 +34,24 @@ else
     check_platform
     take_program
 fi
+# Whether what runs here can go on, as it is found at first.
+start=start_agent
+if [ "$program" != "$before" ] && [ -z "$dry_run" ] && goes_on "$lib/$program"; then start=replace_agent; fi
+if [ "$program" != "$before" ] && [ -z "$dry_run" ] && [ -n "$live" ] && [ $start != replace_agent ]; then
+    word drain
+    word "done 0"
+    exit
+fi
 if [ "$program" != "$before" ]; then
     did "from $(short "$before") to $(short "$program")"
     if [ -z "$dry_run" ]; then
         switch_to "$program"
-        start_agent
+        $start
         # A program that cannot even start ends at once.
         sleep 1
         if ! is_active; then
             switch_to "$before"
-            start_agent
+            $start
             fail "the agent of version $(short "$program") does not stay: version $(short "$before") is back"
         fi
     fi

@@ -20,6 +20,8 @@ const UNINSTALL: &str = include_str!("../scripts/uninstall.sh");
 const SUPERVISE: &str = include_str!("../scripts/supervise.sh");
 const SYSTEM_UNIT: &str = include_str!("../systemd/fleetpool-agent.service");
 const USER_UNIT: &str = include_str!("../systemd/fleetpool-agent.user.service");
+const SYSTEM_SPAWNER_UNIT: &str = include_str!("../systemd/fleetpool-spawner.service");
+const USER_SPAWNER_UNIT: &str = include_str!("../systemd/fleetpool-spawner.user.service");
 
 /// Longest signing request: some ten lines.
 const REQUEST_BYTES_MAX: usize = 8 << 10;
@@ -59,6 +61,8 @@ pub struct Did {
     pub notes: Vec<String>,
     /// The program that is installed there and is not the one that was to be: the first part of its hash.
     pub other: Option<String>,
+    /// Nothing was done, since it would have ended what runs there.
+    pub needs_drain: bool,
 }
 
 impl fmt::Display for Did {
@@ -133,12 +137,15 @@ pub async fn install(
         ("supervise", SUPERVISE.trim_end()),
         ("system_unit", SYSTEM_UNIT.trim_end()),
         ("user_unit", USER_UNIT.trim_end()),
+        ("system_spawner_unit", SYSTEM_SPAWNER_UNIT.trim_end()),
+        ("user_spawner_unit", USER_SPAWNER_UNIT.trim_end()),
     ];
     let script = script(INSTALL, program, &texts, &arguments, manner);
     run(to, &script, program, authority).await
 }
 
-/// Puts `program` in the place of the one that is installed at `to`. What runs there is ended.
+/// Puts `program` in the place of the one that is installed at `to`. `live`: only if nothing that runs there is ended by it;
+/// else what runs there is ended, where it cannot go on.
 ///
 /// # Errors
 /// When ssh does not get there, nothing is installed, or the new agent does not stay; then the old one is back.
@@ -146,8 +153,10 @@ pub async fn upgrade(
     to: &Destination,
     program: &Program,
     manner: Manner,
+    live: bool,
 ) -> Result<Did, HostError> {
-    let script = script(UPGRADE, program, &[], &[], manner);
+    let arguments: &[&str] = if live { &["--live"] } else { &[] };
+    let script = script(UPGRADE, program, &[], arguments, manner);
     run(to, &script, program, &Nobody).await
 }
 
@@ -223,6 +232,7 @@ async fn converse(
         match what {
             "did" => did.changes.push(rest.to_owned()),
             "note" => did.notes.push(rest.to_owned()),
+            "drain" => did.needs_drain = true,
             "other" => did.other = Some(rest.to_owned()),
             "need" => talk.send(program).await?,
             "csr" => certify(talk, to.name(), rest == "ended", authority).await?,

@@ -23,7 +23,7 @@ use crate::{
 };
 
 const HELP: &str = "\
-One host first, then waves: each host is drained (no new tasks come to it, and those that run there end by themselves), gets the program, and is waited for until its agent is heard of again; then tasks come again. A host whose agent is not heard of goes back to the version that it had, and no other wave begins.
+One host first, then waves: no new tasks come to a host, it gets the program, and its agent is replaced under the commands that run there, which go on. Where that is not possible (workers that stay, another kind of version) the host is drained first: what runs there ends by itself. Then the agent is waited for until it is heard of again, and tasks come again. A host whose agent is not heard of goes back to the version that it had, and no other wave begins.
 
 Example:
   fleetpool upgrade 'web[01-40]' --batch 25% --drain-timeout 1h";
@@ -104,7 +104,7 @@ struct Work {
 impl Work {
     async fn upgrade(&self, to: &Destination) -> Result<Line, String> {
         if self.manner.dry_run {
-            return self.replace(to).await.map(line);
+            return self.replace(to, false).await.map(line);
         }
         let name = to.name();
         let told = |failure: Failure| failure.message;
@@ -124,10 +124,7 @@ impl Work {
     }
 
     async fn upgrade_cordoned(&self, to: &Destination) -> Result<Line, String> {
-        let end = self.drain_timeout.map(|timeout| Instant::now() + timeout);
-        let drained = empty(&self.cluster, vec![to.name().to_owned()], end).await;
-        drained.map_err(|failure| failure.message)??;
-        let did = match self.replace(to).await {
+        let did = match self.replace_gently(to).await {
             Ok(did) => did,
             Err(why) => {
                 // Whatever it is that runs there now: the next command is to find it.
@@ -147,8 +144,20 @@ impl Work {
         Err(format!("{why}; the version that it had is back ({back})"))
     }
 
-    async fn replace(&self, to: &Destination) -> Result<Did, String> {
-        let upgraded = upgrade(to, &self.program, self.manner).await;
+    /// Under the commands that run there, or after all that runs there has ended.
+    async fn replace_gently(&self, to: &Destination) -> Result<Did, String> {
+        let did = self.replace(to, true).await?;
+        if !did.needs_drain {
+            return Ok(did);
+        }
+        let end = self.drain_timeout.map(|timeout| Instant::now() + timeout);
+        let drained = empty(&self.cluster, vec![to.name().to_owned()], end).await;
+        drained.map_err(|failure| failure.message)??;
+        self.replace(to, false).await
+    }
+
+    async fn replace(&self, to: &Destination, live: bool) -> Result<Did, String> {
+        let upgraded = upgrade(to, &self.program, self.manner, live).await;
         upgraded.map_err(|error| error.to_string())
     }
 

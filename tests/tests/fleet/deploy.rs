@@ -4,7 +4,7 @@ use fleetpool_test_fleet::Host;
 
 use crate::{
     cluster::Cluster,
-    support::{Ran, plan, start, until},
+    support::{PATIENCE, Ran, plan, start, until, within},
 };
 
 /// Not even what ssh has left running.
@@ -84,7 +84,7 @@ fn systemd_keeps_agents_also_after_a_boot_and_a_user_needs_no_root() {
         said.contains("h1: user fleetpool") && said.contains("unit fleetpool-agent.service"),
         "{said}"
     );
-    let verified = cluster.fleet.host("h1").sh("systemd-analyze verify fleetpool-agent.service 2>&1; systemctl show -p NRestarts --value fleetpool-agent");
+    let verified = cluster.fleet.host("h1").sh("systemd-analyze verify fleetpool-agent.service fleetpool-spawner.service 2>&1; systemctl show -p NRestarts --value fleetpool-agent");
     assert_eq!(verified, "0\n");
     let said = cluster.done(&["exec", "--on", "*", "-k", "--", "id -un"]);
     assert_eq!(said, "h1: fleetpool\nh2: ada\n");
@@ -158,9 +158,9 @@ fn a_host_without_power_is_told_of_and_the_rest_answers_at_once() {
     assert!(ran.stderr.contains("h2: "), "{ran:?}");
 }
 
-/// G3, G10: an upgrade ends no task.
+/// G3, G10: an upgrade ends no command, and waits for none.
 #[test]
-fn an_upgrade_under_long_tasks_lets_them_end() {
+fn g10_an_upgrade_goes_on_under_long_commands() {
     let cluster = Cluster::start(plan(2));
     let head = cluster.fleet.head();
     let _ = cluster.done(&["deploy", "h[1-2]", "--slots", "16"]);
@@ -182,19 +182,55 @@ fn an_upgrade_under_long_tasks_lets_them_end() {
     until("all run", || {
         h1.sh("cat /tmp/started 2>/dev/null | wc -l") == "16\n"
     });
-    let upgrade = start(head, &["upgrade", "h[1-2]", "--program", "/root/newer"]);
-    until("it drains", || cluster.hosts("cordoned") == ["h1"]);
+    let version = "readlink /proc/$(cut -d' ' -f2 /var/lib/fleetpool/agent.pid)/exe; readlink /usr/local/bin/fleetpool";
+    let before = h1.sh(version);
+    // They all run, and will until it is over.
+    let said = cluster.done(&["upgrade", "h[1-2]", "--program", "/root/newer"]);
+    assert!(said.ends_with("2 hosts: 2 upgraded\n"), "{said}");
+    assert_eq!(cluster.hosts("up"), ["h1", "h2"]);
+    let after = h1.sh(version);
+    let names: Vec<&str> = after.lines().collect();
+    assert!(
+        after != before && names.len() == 2 && names[0] == names[1],
+        "{before} {after}"
+    );
     let _ = h1.sh("touch /tmp/go");
     let ran = Ran::from(map.wait_with_output().unwrap());
     assert_eq!(ran.code, Some(0), "{ran:?}");
     assert_eq!(ran.stdout.lines().collect::<Vec<_>>(), inputs);
     assert_eq!(h1.sh("cat /tmp/started | wc -l"), "16\n");
-    let ran = Ran::from(upgrade.wait_with_output().unwrap());
-    assert_eq!(ran.code, Some(0), "{ran:?}");
-    assert!(ran.stdout.ends_with("2 hosts: 2 upgraded\n"), "{ran:?}");
-    assert_eq!(cluster.hosts("up"), ["h1", "h2"]);
     let said = cluster.done(&["upgrade", "h[1-2]", "--program", "/root/newer"]);
     assert!(said.ends_with("2 hosts: 0 upgraded\n"), "{said}");
+}
+
+/// G10: what another boot of the host has left is not taken for what runs.
+#[test]
+fn g10_a_host_that_boots_again_begins_anew() {
+    let cluster = Cluster::start(plan(1).systemd());
+    let _ = cluster.done(&["deploy", "h1", "--slots", "4"]);
+    let task = "echo >>/var/tmp/started; until test -e /var/tmp/go; do sleep 0.1; done; echo {}";
+    let words = ["map", "-j2", "--on", "h1", "-k", task, ":::", "1", "2"];
+    let map = start(cluster.fleet.head(), &words);
+    let h1 = cluster.fleet.host("h1");
+    let begun = |times: &str| h1.sh("cat /var/tmp/started 2>/dev/null | wc -l") == times;
+    until("both run", || begun("2\n"));
+    // An agent that is killed is nothing to them.
+    let _ = h1.sh("kill -KILL $(systemctl show -p MainPID --value fleetpool-agent)");
+    until("systemd starts it again", || {
+        h1.sh("systemctl show -p NRestarts --value fleetpool-agent") == "1\n"
+    });
+    until("it is there", || cluster.hosts("up") == ["h1"]);
+    h1.power_off();
+    h1.boot();
+    within(4 * PATIENCE, "both run again", || begun("4\n"));
+    let _ = h1.sh("touch /var/tmp/go");
+    let ran = Ran::from(map.wait_with_output().unwrap());
+    assert_eq!(
+        (ran.code, ran.stdout.as_str()),
+        (Some(0), "1\n2\n"),
+        "{ran:?}"
+    );
+    assert!(begun("4\n"));
 }
 
 #[test]
