@@ -12,12 +12,7 @@ use fleetpool_proto::{
     selector::Selector,
 };
 
-use crate::{
-    core::CoordinatorCore,
-    pool::Pool,
-    queue::{Pending, Tries},
-    settle,
-};
+use crate::{core::CoordinatorCore, pool::Pool, settle};
 
 impl CoordinatorCore {
     pub(crate) fn on_client_message(&mut self, client: ClientId, message: FromClient) {
@@ -189,20 +184,7 @@ impl CoordinatorCore {
             hosts: hosts.to_vec(),
             payloads: payloads.clone().into(),
         });
-        if hosts.is_empty() {
-            pool.queue.push_block(first, spec, now, payloads);
-        } else {
-            for ((index, payload), &host) in (first..).zip(payloads).zip(hosts) {
-                pool.queue.push(Pending {
-                    index,
-                    spec,
-                    tries: Tries::default(),
-                    since: now,
-                    pin: Some(host),
-                    payload,
-                });
-            }
-        }
+        pool.queue.submit(first, spec, now, hosts, payloads);
         for &host in hosts {
             let unfit = pool.shares.get(&host).is_some_and(|share| share.unfit);
             let why = if unfit {

@@ -92,14 +92,32 @@ impl Queue {
         self.pinned.keys().copied()
     }
 
-    /// Adds a batch as it was submitted. Batches rarely come late; then they are put in their place.
-    pub(crate) fn push_block(
+    /// Adds tasks as a client submitted them: each for a host of its own, or (no hosts) all for any.
+    pub(crate) fn submit(
         &mut self,
         first: u64,
         spec: SpecId,
         since: Timestamp,
+        hosts: &[HostId],
         payloads: Vec<Bytes>,
     ) {
+        if hosts.is_empty() {
+            return self.push_block(first, spec, since, payloads);
+        }
+        for ((index, payload), &host) in (first..).zip(payloads).zip(hosts) {
+            self.push(Pending {
+                index,
+                spec,
+                tries: Tries::default(),
+                since,
+                pin: Some(host),
+                payload,
+            });
+        }
+    }
+
+    /// Adds a batch as it was submitted. Batches rarely come late; then they are put in their place.
+    fn push_block(&mut self, first: u64, spec: SpecId, since: Timestamp, payloads: Vec<Bytes>) {
         if payloads.is_empty() {
             return;
         }

@@ -276,20 +276,7 @@ fn recover_submitted(
     }
     pool.cancelled_early
         .retain(|index| !(first..end).contains(index));
-    if hosts.is_empty() {
-        pool.queue.push_block(first, spec, now, payloads);
-        return;
-    }
-    for ((index, payload), &host) in (first..).zip(payloads).zip(hosts) {
-        pool.queue.push(Pending {
-            index,
-            spec,
-            tries: Tries::default(),
-            since: now,
-            pin: Some(host),
-            payload,
-        });
-    }
+    pool.queue.submit(first, spec, now, hosts, payloads);
 }
 
 fn recover_granted(pool: &mut Pool, host: HostId, row: &TaskRow, now: Timestamp) {

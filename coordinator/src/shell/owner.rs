@@ -176,9 +176,7 @@ impl Owner {
                     // The timer's clock stands still while the machine sleeps, so it may ring late, never early.
                     timer_at = None;
                 }
-                () = tokio::time::sleep(FULL_RETRY), if self.has_parked() => {
-                    inputs.extend(self.take_parked());
-                }
+                () = tokio::time::sleep(FULL_RETRY), if self.has_parked() => {}
             }
             self.turn(&mut inputs);
         }
@@ -197,6 +195,8 @@ impl Owner {
     /// Takes in what has come, then does what it led to.
     fn turn(&mut self, inputs: &mut Vec<Input>) {
         self.now = clock::now();
+        // However much else comes, what was put off has its turn when there is room again.
+        inputs.extend(self.take_parked());
         for input in inputs.drain(..) {
             self.on_input(input);
         }
