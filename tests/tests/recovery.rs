@@ -123,7 +123,8 @@ fn g10_tasks_run_on_while_the_coordinator_is_away_and_exec_runs_nothing_twice() 
     let mut cluster = Cluster::start(2, 1);
     let ran = tempfile::tempdir().expect("a folder");
     let note = format!(
-        "echo began >> {0}/$FLEETPOOL_HOST; sleep 2; echo done on $FLEETPOOL_HOST",
+        "cd {}; echo began >> $FLEETPOOL_HOST; until [ -e go ]; do sleep 0.02; done; \
+         echo done on $FLEETPOOL_HOST; touch $FLEETPOOL_HOST.done",
         ran.path().display()
     );
     let mut command = cluster.client();
@@ -136,7 +137,11 @@ fn g10_tasks_run_on_while_the_coordinator_is_away_and_exec_runs_nothing_twice() 
     });
     cluster.kill_coordinator();
     // They end while nobody is there to hear of it.
-    sleep(Duration::from_millis(2500));
+    fs::write(ran.path().join("go"), "").expect("written");
+    cluster.until("both have ended", |_| {
+        let done = |host: &&str| ran.path().join(format!("{host}.done")).exists();
+        ["a1", "a2"].iter().all(done)
+    });
     cluster.start_again();
     let (mut lines, status) = client.end();
     lines.sort();

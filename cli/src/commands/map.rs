@@ -100,16 +100,17 @@ pub(crate) async fn run(args: MapArgs, cluster: &ClusterArgs) -> Result<Exit, Fa
     let slots = args.slots(&target, total);
     let embedded = slots.map(|slots| u16::try_from(slots).unwrap_or(SLOTS_MAX).min(SLOTS_MAX));
     let spec = args.tasks.spec(Vec::new())?;
+    let pool = PoolOptions {
+        name: tasks::name(&words),
+        slots,
+        on: on.hosts,
+        retries: args.tasks.retries(),
+        ..PoolOptions::default()
+    };
     if args.tasks.detach {
         let detached = run::Detached {
             cluster: target.connect_remote("--detach").await?,
-            pool: PoolOptions {
-                name: tasks::name(&words),
-                slots,
-                on: on.hosts,
-                retries: args.tasks.retries(),
-                ..PoolOptions::default()
-            },
+            pool,
             spec,
             inputs: rows.inputs(template),
             quiet: args.tasks.quiet,
@@ -119,13 +120,7 @@ pub(crate) async fn run(args: MapArgs, cluster: &ClusterArgs) -> Result<Exit, Fa
     let (cluster, farewell) = target.connect_here(embedded).await?;
     let job = Job {
         cluster,
-        pool: PoolOptions {
-            name: tasks::name(&words),
-            slots,
-            on: on.hosts,
-            retries: args.tasks.retries(),
-            ..PoolOptions::default()
-        },
+        pool,
         spec,
         inputs: rows.inputs(template),
         total,

@@ -96,26 +96,14 @@ pub(crate) async fn run(job: Job) -> Result<Exit, Failure> {
         engine,
     };
     let engine = Engine {
-        cluster: job.cluster,
-        submitter,
         asked,
-        tasks: Tasks::default(),
-        fed,
         gate: job.gate,
-        limit,
         halt: job.halt,
         hosts: job.hosts,
         total: job.total,
         progress: job.progress,
-        recorder: job.recorder,
-        verdict: Verdict::default(),
-        slots: Slots::default(),
-        began: Instant::now(),
-        feeding: true,
-        stopped: false,
-        failure: None,
         give_up: job.deadline.map(|deadline| Instant::now() + deadline),
-        stranger: None,
+        ..Engine::new(job.cluster, submitter, fed, limit, job.recorder)
     };
     engine.run(events, feeder, &mut signals).await
 }
@@ -164,26 +152,8 @@ pub(crate) async fn attach(job: Attached) -> Result<Exit, Failure> {
         engine,
     };
     let engine = Engine {
-        cluster: job.cluster,
-        submitter,
-        asked: None,
-        tasks: Tasks::default(),
-        fed,
-        gate: Gate::Open,
-        limit,
-        halt: Halt::Never,
-        hosts: Hosts::Coming,
-        total: None,
-        progress: false,
-        recorder: job.recorder,
-        verdict: Verdict::default(),
-        slots: Slots::default(),
-        began: Instant::now(),
-        feeding: true,
-        stopped: false,
-        failure: None,
-        give_up: None,
         stranger: Some(stranger),
+        ..Engine::new(job.cluster, submitter, fed, limit, job.recorder)
     };
     engine.run(events, feeder, &mut signals).await
 }
@@ -249,6 +219,38 @@ struct Engine {
 }
 
 impl Engine {
+    /// One that runs all it is fed, for as long as it takes.
+    fn new(
+        cluster: Cluster,
+        submitter: Submitter,
+        fed: mpsc::UnboundedReceiver<Fed>,
+        limit: watch::Sender<u64>,
+        recorder: Recorder,
+    ) -> Self {
+        Self {
+            cluster,
+            submitter,
+            asked: None,
+            tasks: Tasks::default(),
+            fed,
+            gate: Gate::Open,
+            limit,
+            halt: Halt::Never,
+            hosts: Hosts::Coming,
+            total: None,
+            progress: false,
+            recorder,
+            verdict: Verdict::default(),
+            slots: Slots::default(),
+            began: Instant::now(),
+            feeding: true,
+            stopped: false,
+            failure: None,
+            give_up: None,
+            stranger: None,
+        }
+    }
+
     async fn run(
         mut self,
         mut events: Events,

@@ -133,7 +133,11 @@ impl Line {
                     let resume = FromClient::Resume { pools };
                     // When it fails the session is over again, which its reader sees.
                     session.sender.send(resume.into_frame()).await.ok();
-                    self.current.send_replace(Some(session.sender));
+                    self.current.send_replace(Some(session.sender.clone()));
+                    if self.closed.load(Ordering::Acquire) {
+                        // Closed meanwhile: whoever did so saw no session.
+                        session.sender.close("the client is done");
+                    }
                     return Ok(session.receiver);
                 }
                 Ok(Ok(_)) => {
