@@ -89,14 +89,22 @@ impl Contents {
         fetch.waiting.into_iter().map(give).collect()
     }
 
-    pub(crate) fn on_client_gone(&mut self, client: ClientId) -> Vec<Step> {
-        let asked: Vec<_> = self
+    /// What this client was asked for and has not brought.
+    pub(crate) fn asked_of(&self, client: ClientId) -> Vec<ContentHash> {
+        let theirs = self
             .fetches
             .iter()
-            .filter(|(_, fetch)| fetch.asked == client)
-            .map(|(hash, _)| *hash)
-            .collect();
-        asked
+            .filter(|(_, fetch)| fetch.asked == client);
+        theirs.map(|(hash, _)| *hash).collect()
+    }
+
+    /// Clients that were asked for something and have not brought it.
+    pub(crate) fn asked(&self) -> Vec<ClientId> {
+        self.fetches.values().map(|fetch| fetch.asked).collect()
+    }
+
+    pub(crate) fn on_client_gone(&mut self, client: ClientId) -> Vec<Step> {
+        self.asked_of(client)
             .into_iter()
             .flat_map(|hash| self.on_content(client, hash, Bytes::new()))
             .collect()
@@ -199,6 +207,18 @@ mod tests {
             [Step::Give(asker(2, BOB), HASH, Bytes::new())]
         );
         assert_eq!(contents.on_client_gone(BOB), []);
+    }
+
+    #[test]
+    fn what_a_client_was_asked_for_is_known_until_it_comes() {
+        let mut contents = Contents::default();
+        contents.on_fetch(asker(1, ALICE), HASH);
+        assert_eq!(
+            (contents.asked_of(ALICE), contents.asked_of(BOB)),
+            (vec![HASH], vec![])
+        );
+        contents.on_content(ALICE, HASH, Bytes::from_static(b"program"));
+        assert_eq!(contents.asked_of(ALICE), []);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use fleetpool_coordinator_core::{Event, SessionNo};
 use fleetpool_net::{Carrier, Peer, Session};
 use fleetpool_proto::{
     ClientId, HostId, Role,
+    message::ToClient,
     time::micros,
     version::{Hello, Welcome, negotiate},
 };
@@ -156,6 +157,9 @@ impl Owner {
         };
         self.sessions.clients.insert(client, session);
         self.tell_core(Event::ClientConnected { client, user });
+        for hash in self.contents.asked_of(client) {
+            self.send_client(client, ToClient::NeedContent { hash });
+        }
     }
 
     fn open_agent(
@@ -267,8 +271,6 @@ impl Owner {
         }
         tracing::info!(%client, reason, "client is away");
         session.live.out.close(reason);
-        let steps = self.contents.on_client_gone(client);
-        self.take_steps(steps);
         self.tell_core(Event::ClientAway { client });
     }
 

@@ -304,6 +304,7 @@ impl Owner {
                     session,
                     client,
                 };
+                self.give_up_contents();
                 let step = self.contents.on_fetch(asker, hash);
                 self.take_steps(step);
             }
@@ -375,9 +376,25 @@ impl Owner {
         }
     }
 
+    fn is_away(&self, client: ClientId) -> bool {
+        self.sessions.client(client).is_none() && self.core.knows(client)
+    }
+
+    /// Nobody waits for clients that were away for too long.
+    fn give_up_contents(&mut self) {
+        for client in self.contents.asked() {
+            if !self.core.knows(client) {
+                let steps = self.contents.on_client_gone(client);
+                self.take_steps(steps);
+            }
+        }
+    }
+
     pub(super) fn take_steps(&mut self, steps: impl IntoIterator<Item = Step>) {
         for step in steps {
             match step {
+                // It is away: it is asked when it is back.
+                Step::Ask(client, _) if self.is_away(client) => {}
                 Step::Ask(client, hash) if self.sessions.client(client).is_none() => {
                     let steps = self.contents.on_client_gone(client);
                     tracing::debug!(%client, %hash, "content of a client that is gone");

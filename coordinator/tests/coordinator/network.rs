@@ -2,6 +2,7 @@
 
 use std::{path::PathBuf, time::Duration};
 
+use bytes::Bytes;
 use fleetpool_coordinator::{Handle, ServeError, ServeOptions, Server, init_cluster};
 use fleetpool_net::{
     Address, ConnectError, Identity, JoinError, Token, connect, connect_tcp,
@@ -10,6 +11,8 @@ use fleetpool_net::{
 };
 use fleetpool_proto::{
     Role,
+    message::{FromAgent, FromClient, ToAgent, ToClient},
+    pool::ContentHash,
     version::Hello,
     view::{Answer, IdentityView, Query},
 };
@@ -40,6 +43,10 @@ impl Cluster {
         let admin = init_cluster(dir.path(), "test").expect("a cluster").admin;
         let listen = vec!["127.0.0.1:0".parse().expect("an address")];
         let server = Server::bind(ServeOptions::new(dir.path(), listen)).expect("it listens");
+        Self::serve(dir, admin, server)
+    }
+
+    fn serve(dir: TempDir, admin: Identity, server: Server) -> Self {
         let (stop, stopped) = oneshot::channel::<()>();
         let (address, handle) = (server.addresses()[0].clone(), server.handle());
         let served = tokio::spawn(server.run(async {
@@ -53,6 +60,26 @@ impl Cluster {
             stop,
             served,
         }
+    }
+
+    /// Stops it, and starts another one in its place.
+    async fn restarted(self) -> Self {
+        drop(self.handle);
+        self.stop.send(()).expect("it runs");
+        let served = timeout(PATIENCE, self.served).await.expect("in time");
+        served.expect("no panic").expect("a disk");
+        let options = ServeOptions::new(self.dir.path(), vec![self.address]);
+        let bound = async {
+            loop {
+                // The last connection keeps the port until both sides have forgotten it.
+                match Server::bind(options.clone()) {
+                    Ok(server) => return server,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+                }
+            }
+        };
+        let server = timeout(PATIENCE, bound).await.expect("in time");
+        Self::serve(self.dir, self.admin, server)
     }
 
     fn ca(&self) -> ClusterCa {
@@ -134,6 +161,52 @@ async fn an_issued_user_gets_in_and_is_listed() {
         .map(|view| (view.id.as_str(), view.role.as_str(), view.connected))
         .collect();
     assert_eq!(listed, [("admin", "admin", true), ("alice", "user", true)]);
+}
+
+#[tokio::test]
+async fn g10_content_is_waited_for_until_its_client_is_back() {
+    let cluster = Cluster::start();
+    let web = cluster.issue(Role::Agent, "web1").await;
+    let mut client = cluster.admin().await;
+    client.say(FromClient::Resume { pools: Vec::new() }).await;
+    let mut agent = Box::pin(cluster.dial(&web, Hello::new(Role::Agent, "web1")))
+        .await
+        .expect("welcomed");
+    agent.register("web1", 1).await;
+    let pool = client.submit(&["one"]).await;
+    agent.granted().await;
+    let cluster = cluster.restarted().await;
+    let mut agent = Box::pin(cluster.dial(&web, Hello::new(Role::Agent, "web1")))
+        .await
+        .expect("welcomed");
+    agent.register("web1", 1).await;
+    let program = Bytes::from_static(b"program");
+    let hash = ContentHash(*blake3::hash(&program).as_bytes());
+    agent.say(FromAgent::NeedContent { pool, hash }).await;
+    let (renewal, rtt_us) = (2, 0);
+    agent.say(FromAgent::Renew { renewal, rtt_us }).await;
+    agent
+        .hear_until(|message| match message {
+            ToAgent::Content { .. } => panic!("it is told that nobody has it"),
+            ToAgent::Renewed { renewal: 2 } => Some(()),
+            _ => None,
+        })
+        .await;
+    let hello = Hello::resume(Role::Admin, "root", client.welcome.client);
+    let mut client = Box::pin(cluster.dial(&cluster.admin, hello))
+        .await
+        .expect("welcomed back");
+    let pools = vec![pool];
+    client.say(FromClient::Resume { pools }).await;
+    let asked = |message| matches!(message, ToClient::NeedContent { .. }).then_some(());
+    client.hear_until(asked).await;
+    let payloads = [program.clone()].into_iter().collect();
+    client.say(FromClient::Content { hash, payloads }).await;
+    let content = agent.hear_until(|message| match message {
+        ToAgent::Content { payloads, .. } => payloads.into_items().pop(),
+        _ => None,
+    });
+    assert_eq!(content.await, program);
 }
 
 fn identities(answer: Answer) -> Vec<IdentityView> {
@@ -359,22 +432,8 @@ async fn a_lifeline_over_tcp_ends_its_client() {
 async fn a_coordinator_that_stops_says_goodbye_and_frees_its_port_and_folder() {
     let cluster = Cluster::start();
     let mut admin = cluster.admin().await;
-    drop(cluster.handle);
-    cluster.stop.send(()).expect("it runs");
-    assert_eq!(admin.hear_the_end().await, "the coordinator is shut down");
-    timeout(PATIENCE, cluster.served)
-        .await
-        .expect("in time")
-        .expect("no panic")
-        .expect("a disk");
-    let options = ServeOptions::new(cluster.dir.path(), vec![cluster.address]);
-    // The last connection keeps the port until both sides have forgotten it.
-    let bound = async {
-        while Server::bind(options.clone()).is_err() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    timeout(PATIENCE, bound).await.expect("both are free");
+    let (_again, goodbye) = tokio::join!(cluster.restarted(), admin.hear_the_end());
+    assert_eq!(goodbye, "the coordinator is shut down");
 }
 
 #[tokio::test]
