@@ -12,8 +12,9 @@ pub(crate) mod record;
 mod sync;
 
 use std::{
-    fs::{self, File, OpenOptions},
+    fs::{self, DirBuilder, File, OpenOptions},
     io::{self, Write as _},
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -71,6 +72,11 @@ impl JournalError {
     }
 }
 
+/// Makes a folder that its owner alone can look into: arguments and results are nobody else's business.
+pub(crate) fn make_folder(dir: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(dir)
+}
+
 /// A journal's folder, before anything is written to it.
 #[derive(Debug)]
 pub(crate) struct Folder {
@@ -81,7 +87,7 @@ pub(crate) struct Folder {
 impl Folder {
     /// Opens the folder, and makes it where it is not there yet.
     pub(crate) fn open(dir: &Path) -> Result<Self, JournalError> {
-        fs::create_dir_all(dir).map_err(|error| JournalError::io("making", dir, &error))?;
+        make_folder(dir).map_err(|error| JournalError::io("making", dir, &error))?;
         let numbers = read::numbers(dir)?;
         let dir = dir.to_owned();
         Ok(Self { dir, numbers })

@@ -25,6 +25,19 @@ fn kept(dir: &Path) -> Result<Vec<Fact>, JournalError> {
     Ok(facts)
 }
 
+#[test]
+fn g9_only_its_owner_can_look_into_a_journals_folder() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().expect("a folder");
+    let folder = dir.path().join("journal");
+    Folder::open(&folder).expect("a folder");
+    let mode = fs::metadata(&folder)
+        .expect("it is there")
+        .permissions()
+        .mode();
+    assert_eq!(mode & 0o777, 0o700);
+}
+
 /// A journal of ten facts, two of them in its snapshot; its bytes.
 fn written(dir: &Path) -> (PathBuf, Vec<u8>) {
     let folder = Folder::open(dir).expect("a folder");

@@ -414,10 +414,12 @@ impl Owner {
         let Some(Input::Event(Event::FromClient { client, message })) = input else {
             return false;
         };
-        let tasks = matches!(
-            message,
-            FromClient::Submit { .. } | FromClient::OpenPool { .. }
-        );
+        let tasks = match message {
+            FromClient::Submit { .. } => true,
+            // One that is there is only said again.
+            FromClient::OpenPool { pool, .. } => self.core.owner(*pool).is_none(),
+            _ => false,
+        };
         let Some(durable) = self.durable.as_mut().filter(|_| tasks) else {
             return false;
         };

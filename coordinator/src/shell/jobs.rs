@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::clock::wall_s;
-use crate::journal::record;
+use crate::journal::{make_folder, record};
 
 /// A job as its file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -66,7 +66,7 @@ struct Job {
 
 impl Jobs {
     pub(super) fn open(dir: PathBuf) -> io::Result<Self> {
-        fs::create_dir_all(&dir)?;
+        make_folder(&dir)?;
         let jobs = Self {
             dir,
             open: BTreeMap::new(),
