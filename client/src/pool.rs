@@ -277,7 +277,7 @@ impl Pool {
     }
 
     /// Ends the pool now: what runs is killed with all its processes, and calls that wait end with
-    /// [`Error::Terminated`].
+    /// [`Error::Terminated`]. While the coordinator is away nobody waits for it: it ends the pool when it is back.
     pub fn terminate(&self) {
         self.core.terminate();
     }

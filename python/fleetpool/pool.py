@@ -293,7 +293,10 @@ class Pool:
             self._core.close()
 
     def terminate(self) -> None:
-        """Ends the pool now: what runs is killed, and who waits for a result gets `PoolError`."""
+        """Ends the pool now: what runs is killed, and who waits for a result gets `PoolError`.
+
+        While the coordinator is away nobody waits for it: it ends the pool when it is back.
+        """
         if self._state != _TERMINATE:
             self._state = _TERMINATE
             if self._pid == os.getpid():

@@ -144,7 +144,7 @@ impl Cluster {
 
     fn begin(&self, pool: PoolId, first: FromClient) -> Result<(Submitter, Events), Error> {
         let line = &self.inner.shared.line;
-        let outbox = Arc::new(Outbox::new(pool, line.resumes()));
+        let outbox = Arc::new(Outbox::new(pool, Arc::clone(line)));
         let (events, queue) = mpsc::channel(DELIVERIES_MAX);
         let route = Route::new(Arc::clone(&outbox), events);
         self.inner.shared.add_pool(pool, route)?;

@@ -14,7 +14,7 @@ use fleetpool_proto::{
     ClientId, Frame, Message as _, PoolId, message::FromClient, version::Welcome,
 };
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, sleep, timeout_at},
 };
 
@@ -36,6 +36,8 @@ pub(crate) struct Line {
     closed: AtomicBool,
     losses: AtomicU64,
     again: Option<Again>,
+    /// A pool was told to end now.
+    pub(crate) terminated: Notify,
 }
 
 /// How a lost session is followed by another.
@@ -67,6 +69,7 @@ impl Line {
             closed: AtomicBool::new(false),
             losses: AtomicU64::new(0),
             again,
+            terminated: Notify::new(),
         };
         if line.resumes() {
             // So that the coordinator knows; nothing was said before.
@@ -114,11 +117,11 @@ impl Line {
         self.resumes() && !self.closed.load(Ordering::Acquire)
     }
 
-    /// Gets another session in the place of the one that has ended, for `pools`.
+    /// Gets another session in the place of the one that has ended, for the `pools` that there are then.
     ///
     /// # Errors
     /// A sentence, when none can follow.
-    pub(crate) async fn resume(&self, pools: Vec<PoolId>) -> Result<Receiver, String> {
+    pub(crate) async fn resume(&self, pools: impl Fn() -> Vec<PoolId>) -> Result<Receiver, String> {
         self.losses.fetch_add(1, Ordering::AcqRel);
         self.current.send_replace(None);
         let again = self.again.as_ref().ok_or_else(String::new)?;
@@ -130,7 +133,7 @@ impl Line {
             match timeout_at(deadline, (again.redial)(client)).await {
                 Err(_) => break,
                 Ok(Ok((session, welcome))) if welcome.client == client => {
-                    let resume = FromClient::Resume { pools };
+                    let resume = FromClient::Resume { pools: pools() };
                     // When it fails the session is over again, which its reader sees.
                     session.sender.send(resume.into_frame()).await.ok();
                     self.current.send_replace(Some(session.sender.clone()));

@@ -19,7 +19,12 @@ use fleetpool_proto::{
 };
 use tokio::sync::Notify;
 
-use super::{error::Error, line::Sessions, statement::Statement, window::Window};
+use super::{
+    error::Error,
+    line::{Line, Sessions},
+    statement::Statement,
+    window::Window,
+};
 
 /// The shared half of a pool's [`Submitter`](super::Submitter).
 #[derive(Debug)]
@@ -28,8 +33,7 @@ pub(crate) struct Outbox {
     state: Mutex<State>,
     /// Wakes the flusher.
     filled: Notify,
-    /// Whether what is said may have to be said again.
-    resumes: bool,
+    line: Arc<Line>,
 }
 
 #[derive(Debug, Default)]
@@ -46,6 +50,8 @@ struct State {
     refusal: Option<Error>,
     /// The pool was told to end now.
     terminated: bool,
+    /// The pool goes on without this handle.
+    left: bool,
     /// Nothing will be sent any more, not even a goodbye.
     over: bool,
     /// Those who wait for credit, or for the queue to be empty.
@@ -77,10 +83,10 @@ pub(crate) struct NewTask {
 }
 
 impl Outbox {
-    pub(crate) fn new(pool: PoolId, resumes: bool) -> Self {
+    pub(crate) fn new(pool: PoolId, line: Arc<Line>) -> Self {
         Self {
             pool,
-            resumes,
+            line,
             state: Mutex::default(),
             filled: Notify::new(),
         }
@@ -142,7 +148,7 @@ impl Outbox {
 
     /// Leaves the pool to itself: it is not ended with this handle.
     pub(crate) fn leave(&self) {
-        self.lock().terminated = true;
+        self.lock().left = true;
     }
 
     /// Says something behind everything said before.
@@ -169,7 +175,7 @@ impl Outbox {
     /// Ends the pool. Tasks not yet sent never are.
     pub(crate) fn terminate(&self) {
         let mut state = self.lock();
-        if state.over || state.terminated {
+        if state.over || state.terminated || state.left {
             return;
         }
         state.terminated = true;
@@ -180,6 +186,7 @@ impl Outbox {
         state.refusal.get_or_insert(Error::Closed);
         state.wake_all();
         self.release(state);
+        self.line.terminated.notify_one();
     }
 
     /// Counts results as consumed; tells the coordinator when it is time.
@@ -234,10 +241,15 @@ impl Outbox {
         }
     }
 
+    /// Whether the pool was told to end now.
+    pub(crate) fn is_terminated(&self) -> bool {
+        self.lock().terminated
+    }
+
     /// Whether the pool ends by itself, after its last task: it was closed, and not terminated since.
     pub(crate) fn is_closing(&self) -> bool {
         let state = self.lock();
-        matches!(state.refusal, Some(Error::Closed)) && !state.terminated
+        matches!(state.refusal, Some(Error::Closed)) && !state.terminated && !state.left
     }
 
     /// Tasks submitted so far.
@@ -255,7 +267,7 @@ impl Outbox {
                 .flush_to_one(&sender, again, &mut sessions)
                 .await
                 .is_err();
-            if !lost || !self.resumes {
+            if !lost || !self.line.resumes() {
                 return;
             }
             first = false;
@@ -304,7 +316,7 @@ impl Outbox {
         let queue = std::mem::take(&mut state.queue);
         let messages = queue.into_iter().map(|out| out.into_message(self.pool));
         let messages: Vec<FromClient> = messages.collect();
-        if self.resumes {
+        if self.line.resumes() {
             let statement = &mut state.statement;
             messages.iter().for_each(|message| statement.note(message));
         }

@@ -191,15 +191,16 @@ impl Shared {
 
     /// Waits for the coordinator to be back.
     async fn resume(&self, reason: &str) -> Result<Receiver, String> {
-        let pools: Vec<PoolId> = {
+        {
             let mut routes = self.routes();
             // Whoever asked asks again, or not.
             routes.questions.clear();
             for route in routes.pools.values_mut() {
                 route.messages = Taken::default();
             }
-            routes.pools.keys().copied().collect()
-        };
+        }
+        self.leave_terminated(reason);
+        let pools = || self.routes().pools.keys().copied().collect();
         let patience = tokio::time::sleep(PATIENCE);
         let resumed = self.line.resume(pools);
         tokio::pin!(patience, resumed);
@@ -207,6 +208,7 @@ impl Shared {
         let resumed = loop {
             tokio::select! {
                 resumed = &mut resumed => break resumed,
+                () = self.line.terminated.notified() => self.leave_terminated(reason),
                 () = &mut patience, if !said => {
                     said = true;
                     self.notify_all(&format!("the coordinator is away ({reason}); waiting for it, and its tasks go on"));
@@ -217,6 +219,22 @@ impl Shared {
             self.notify_all("the coordinator is back");
         }
         resumed
+    }
+
+    /// Does not wait for the end of pools that were told to end while the coordinator is away: it ends those that are not named when
+    /// it is back, and all of them when nobody comes back to it.
+    fn leave_terminated(&self, reason: &str) {
+        let reason =
+            format!("the coordinator is away ({reason}): it ends the pool when it is back");
+        let mut routes = self.routes();
+        routes.pools.retain(|_, route| {
+            let terminated = route.outbox.is_terminated();
+            if terminated {
+                let reason = reason.clone();
+                route.outbox.end(Error::Lost { reason });
+            }
+            !terminated
+        });
     }
 
     /// Tells every pool, as far as it listens.
