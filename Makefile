@@ -112,6 +112,16 @@ deny: ## licences, banned crates, advisories (needs cargo-deny, and the network 
 sim: ## many simulated worlds (SEEDS=100000); a failing one prints its seed
 	FLEETPOOL_SIM_SEEDS=$(SEEDS) $(CARGO) test --locked --release -p fleetpool-tests --test sim -- --nocapture
 
+.PHONY: sim-scale
+sim-scale: ## 10 million simulated tasks on 10,000 hosts, of which 500 are lost
+	$(CARGO) test --locked --release -p fleetpool-tests --test sim -- --ignored --nocapture ten_million
+
+MINUTES ?= 5
+.PHONY: chaos
+chaos: ## kills, stops and cuts off real processes at work (MINUTES=20 SEED=1), and checks all that happened
+	$(CARGO) build --locked --release --workspace --bins
+	$(or $(CARGO_TARGET_DIR),target)/release/chaos run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
+
 .PHONY: sim-mutants
 sim-mutants: ## plants one bug after another in the cores; the simulator must find each, and says the seed
 	$(CARGO) test --locked -p fleetpool-tests --test sim -- --nocapture found

@@ -15,6 +15,8 @@ mod serve;
 mod shell;
 mod state;
 
+#[cfg(feature = "planted-bugs")]
+pub use fleetpool_coordinator_core::PlantedBug;
 pub use journal::JournalError;
 pub use serve::{ServeError, ServeOptions, Server};
 

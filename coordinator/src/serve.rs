@@ -2,6 +2,8 @@
 
 use std::{fs::File, path::PathBuf, sync::Arc, time::Duration};
 
+#[cfg(feature = "planted-bugs")]
+use fleetpool_coordinator_core::PlantedBug;
 use fleetpool_net::{Address, BindError, Gatekeeper as _, Incoming, Listener};
 use tokio::{
     sync::oneshot,
@@ -35,6 +37,9 @@ pub struct ServeOptions {
     pub lease: Duration,
     /// After this long without a word from a host, tasks that may not be rerun are given up as `Unknown`.
     pub lost_after: Duration,
+    /// A bug planted on purpose, so that the tests can be shown to find it.
+    #[cfg(feature = "planted-bugs")]
+    pub planted: Option<PlantedBug>,
 }
 
 impl ServeOptions {
@@ -49,6 +54,8 @@ impl ServeOptions {
             listen,
             lease,
             lost_after,
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
         }
     }
 }
@@ -98,6 +105,8 @@ impl Server {
             epoch: state.epoch,
             lease: options.lease,
             lost_after: options.lost_after,
+            #[cfg(feature = "planted-bugs")]
+            planted: options.planted,
         };
         let folder = Folder::open(&options.state.join(JOURNAL_DIR))?;
         let (handle, failed) = start_durable(

@@ -1,5 +1,7 @@
 //! Simulator, real local clusters and programs that misbehave on purpose.
 
+mod chance;
+pub mod chaos;
 pub mod cluster;
 pub mod line;
 pub mod sim;

@@ -28,7 +28,9 @@ const DATAGRAM_BYTES_MAX: usize = 1 << 16;
 #[derive(Debug)]
 pub struct Line {
     address: SocketAddr,
-    cut: Arc<AtomicBool>,
+    /// Nothing passes to the coordinator, or from it.
+    cut_up: Arc<AtomicBool>,
+    cut_down: Arc<AtomicBool>,
     /// Dropped to end the thread.
     over: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
@@ -50,10 +52,10 @@ impl Line {
     /// When there are no ports.
     #[must_use]
     pub fn of(quality: Quality, to: SocketAddr) -> Self {
-        let cut = Arc::new(AtomicBool::new(false));
+        let [cut_up, cut_down] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
         let (over, until) = oneshot::channel();
         let (tell, told) = std::sync::mpsc::channel();
-        let seen = Arc::clone(&cut);
+        let (up, down) = (Arc::clone(&cut_up), Arc::clone(&cut_down));
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -66,7 +68,8 @@ impl Line {
                     near,
                     to,
                     quality,
-                    cut: seen,
+                    cut_up: up,
+                    cut_down: down,
                 };
                 tokio::select! {
                     () = line.serve() => {}
@@ -76,7 +79,8 @@ impl Line {
         });
         Self {
             address: told.recv().expect("the line is up"),
-            cut,
+            cut_up,
+            cut_down,
             over: Some(over),
             thread: Some(thread),
         }
@@ -90,7 +94,18 @@ impl Line {
 
     /// Lets nothing pass, or everything again.
     pub fn cut(&self, on: bool) {
-        self.cut.store(on, Ordering::Relaxed);
+        self.cut_up(on);
+        self.cut_down(on);
+    }
+
+    /// The same for what goes to the coordinator alone.
+    pub fn cut_up(&self, on: bool) {
+        self.cut_up.store(on, Ordering::Relaxed);
+    }
+
+    /// The same for what comes from the coordinator alone.
+    pub fn cut_down(&self, on: bool) {
+        self.cut_down.store(on, Ordering::Relaxed);
     }
 }
 
@@ -107,7 +122,8 @@ struct Ends {
     near: Arc<UdpSocket>,
     to: SocketAddr,
     quality: Quality,
-    cut: Arc<AtomicBool>,
+    cut_up: Arc<AtomicBool>,
+    cut_down: Arc<AtomicBool>,
 }
 
 impl Ends {
@@ -131,7 +147,7 @@ impl Ends {
     async fn open(&self, source: SocketAddr) -> Pipe {
         let far = Arc::new(socket().await);
         far.connect(self.to).await.expect("loopback");
-        let mut back = self.pipe(Arc::clone(&self.near), Some(source));
+        let mut back = self.pipe(Arc::clone(&self.near), Some(source), &self.cut_down);
         let answers = Arc::clone(&far);
         tokio::spawn(async move {
             let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
@@ -142,10 +158,10 @@ impl Ends {
                 }
             }
         });
-        self.pipe(far, None)
+        self.pipe(far, None, &self.cut_up)
     }
 
-    fn pipe(&self, socket: Arc<UdpSocket>, to: Option<SocketAddr>) -> Pipe {
+    fn pipe(&self, socket: Arc<UdpSocket>, to: Option<SocketAddr>, cut: &Arc<AtomicBool>) -> Pipe {
         let end = End { socket, to };
         let (queue, mut packets) = mpsc::unbounded_channel::<(Instant, Vec<u8>)>();
         let delivers = end.clone();
@@ -160,7 +176,7 @@ impl Ends {
         });
         Pipe {
             way: Way::new(self.quality),
-            cut: Arc::clone(&self.cut),
+            cut: Arc::clone(cut),
             end,
             queue,
         }

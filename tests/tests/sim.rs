@@ -340,6 +340,28 @@ fn ten_thousand_hosts() {
     assert_eq!(summary.delivered, 100_000);
 }
 
+/// A fleet that works for hours, and loses a host in twenty.
+#[test]
+#[ignore = "takes minutes: make sim-scale"]
+fn ten_million_tasks_on_ten_thousand_hosts_of_which_five_hundred_are_lost() {
+    const TASKS: u64 = 10_000_000;
+    let (least, most) = (Duration::from_secs(1), Duration::from_secs(3));
+    let mut world = World::new(15).hosts(10_000).slots(4).submit(TASKS);
+    world = world.native().lasting(Lengths::Between(least, most));
+    for lost in 0..500 {
+        let time = Duration::from_millis(2000 + u64::from(lost) * 800);
+        world = world.at(time).lose(host(20 * lost));
+    }
+    let start = std::time::Instant::now();
+    let summary = world.run();
+    eprintln!("{:?}: {summary:?}", start.elapsed());
+    assert_eq!(summary.delivered, TASKS);
+    assert!(
+        summary.begun > TASKS,
+        "what ran on lost hosts has run again"
+    );
+}
+
 /// Looks for a world that shows the bug, and says which: the simulator is worth what it finds.
 fn finds(bug: Bug, promise: &str) {
     let found = first_failure(0..4000, |seed| World::of_chance(seed).planted(bug));

@@ -26,7 +26,8 @@ use crate::{
 
 /// Pool the slots of a fleet: the one part that listens
 ///
-/// Needs the files that `fleetpool init` makes. What is queued and running is not kept over a restart.
+/// Needs the files that `fleetpool init` makes. What is queued, running and not yet
+/// delivered is kept over restarts.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Examples:\n  fleetpool coordinator\n  fleetpool coordinator --listen 10.0.0.1:7700 --unix /run/fleetpool.sock"

@@ -34,6 +34,9 @@ pub struct Options {
     pub lease: Duration,
     /// After this long without a word from a host, tasks that may not be rerun are given up as `Unknown`.
     pub lost_after: Duration,
+    /// A bug planted on purpose, so that the tests can be shown to find it.
+    #[cfg(feature = "planted-bugs")]
+    pub planted: Option<core::PlantedBug>,
 }
 
 impl Default for Options {
@@ -43,6 +46,8 @@ impl Default for Options {
             epoch: 1,
             lease: LEASE,
             lost_after: core::Options::default().lost_after,
+            #[cfg(feature = "planted-bugs")]
+            planted: None,
         }
     }
 }
@@ -58,6 +63,8 @@ impl Options {
             durable,
             lease: self.lease,
             lost_after: self.lost_after,
+            #[cfg(feature = "planted-bugs")]
+            planted: self.planted,
             epoch: self.epoch,
             client_grace: self.client_grace(),
             ..core::Options::default()

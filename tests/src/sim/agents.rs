@@ -7,12 +7,12 @@ use fleetpool_coordinator_core::SessionNo;
 use fleetpool_proto::{SlotNo, Timestamp, message::Registration};
 
 use super::{
-    chance::Chance,
     engine::{Engine, ToCoordinator, What},
     plan::{Bug, HostPlan},
     wire::{Parcel, Session, decode, encode},
     workers::{Order, ToWorker, Worker},
 };
+use crate::chance::Chance;
 
 /// The agent's share of leases, in milliseconds.
 const LEASE_MS: u64 = 30_000;

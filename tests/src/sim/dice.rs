@@ -5,10 +5,10 @@ use std::time::Duration;
 use fleetpool_proto::pool::{ContentHash, PoolOptions, Retries, Runtime};
 
 use super::{
-    chance::Chance,
     engine::host_id,
     plan::{Ending, Fault, HostPlan, Lengths, PoolPlan, World},
 };
+use crate::chance::Chance;
 
 /// Faults come within this time.
 const TROUBLED_MS: u64 = 90_000;

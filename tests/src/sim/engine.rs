@@ -13,7 +13,6 @@ use fleetpool_proto::{
 
 use super::{
     agents::{Host, Mail},
-    chance::Chance,
     clients::{Client, Deed},
     journal::Journal,
     plan::{Bug, Failure, Fault, World},
@@ -22,6 +21,7 @@ use super::{
     wire::{Parcel, Session, decode, encode, lateness},
     workers::ToWorker,
 };
+use crate::chance::Chance;
 
 /// How long the world goes on after its last fault and its last outcome, so that what lingers is seen.
 const CALM: Duration = Duration::from_secs(90);

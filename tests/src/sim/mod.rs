@@ -20,7 +20,6 @@
 //! - `truth`: what happens in fact, and whether it may.
 
 mod agents;
-mod chance;
 mod clients;
 mod dice;
 mod engine;

@@ -10,7 +10,7 @@ use fleetpool_proto::{
     frame::{Frame, read_inline, write_inline},
 };
 
-use super::chance::Chance;
+use crate::chance::Chance;
 
 /// Longest time by which bulk is late, in microseconds.
 const BULK_LATE_US_MAX: u64 = 100_000;

@@ -12,12 +12,12 @@ use fleetpool_proto::{
 
 use super::{
     agents::Mail,
-    chance::Chance,
     engine::{Engine, What, us},
     plan::Lengths,
     truth::result,
     wire::encode,
 };
+use crate::chance::Chance;
 
 /// Longest time that a worker takes to start, in microseconds.
 const START_US_MAX: u64 = 30_000;

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 /// xoshiro256++ (Blackman and Vigna), seeded by SplitMix64.
 #[derive(Clone, Debug)]
-pub(super) struct Chance([u64; 4]);
+pub(crate) struct Chance([u64; 4]);
 
 fn split_mix(state: &mut u64) -> u64 {
     *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -15,13 +15,13 @@ fn split_mix(state: &mut u64) -> u64 {
 }
 
 impl Chance {
-    pub(super) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut state = seed;
         Self(std::array::from_fn(|_| split_mix(&mut state)))
     }
 
     /// Chance that depends on nothing but these numbers, whatever else has happened.
-    pub(super) fn of(numbers: &[u64]) -> Self {
+    pub(crate) fn of(numbers: &[u64]) -> Self {
         let mix = |mixed: u64, number: &u64| {
             let mut state = mixed ^ number;
             split_mix(&mut state)
@@ -29,7 +29,7 @@ impl Chance {
         Self::new(numbers.iter().fold(0, mix))
     }
 
-    pub(super) fn next(&mut self) -> u64 {
+    pub(crate) fn next(&mut self) -> u64 {
         let [a, b, c, d] = self.0;
         let result = a.wrapping_add(d).rotate_left(23).wrapping_add(a);
         let t = b << 17;
@@ -39,7 +39,7 @@ impl Chance {
     }
 
     /// A number of `range`; its start when it is empty.
-    pub(super) fn within(&mut self, range: Range<u64>) -> u64 {
+    pub(crate) fn within(&mut self, range: Range<u64>) -> u64 {
         let width = range.end.saturating_sub(range.start);
         if width == 0 {
             return range.start;
@@ -49,11 +49,11 @@ impl Chance {
     }
 
     /// True once in `n` times; never when `n` is 0.
-    pub(super) fn once_in(&mut self, n: u64) -> bool {
+    pub(crate) fn once_in(&mut self, n: u64) -> bool {
         n > 0 && self.next().is_multiple_of(n)
     }
 
-    pub(super) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         let at = self.within(0..from.len() as u64);
         from[usize::try_from(at).unwrap_or_default()]
     }
