@@ -119,6 +119,42 @@ fn g10_twenty_kills_of_the_coordinator_lose_no_task_and_repeat_none() {
 }
 
 #[test]
+fn g10_twenty_kills_of_the_coordinator_among_very_many_functions() {
+    // FLEETPOOL_RECOVERY_TASKS=1000000 takes a minute more.
+    let asked = std::env::var("FLEETPOOL_RECOVERY_TASKS").ok();
+    let tasks: u64 = asked.map_or(100_000, |tasks| tasks.parse().expect("a number"));
+    let mut cluster = Cluster::start(2, 2);
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chaos"));
+    command.arg("tally").arg(folder.path());
+    command
+        .arg(tasks.to_string())
+        .arg(cluster.address().to_string())
+        .arg(cluster.folder().join("identity"));
+    let client = Client::start(&mut command);
+    let mut come = 0;
+    let mut away = Vec::new();
+    for kill in 1..=20 {
+        while come < kill * tasks / 25 {
+            let line = client.lines.recv().expect("it goes on");
+            come = line.parse().expect("a number");
+        }
+        cluster.kill_coordinator();
+        let start = Instant::now();
+        cluster.start_again();
+        // What was on its way has come, and then the first of what was not.
+        let before = client.lines.try_iter().count();
+        client.lines.recv().expect("it goes on");
+        away.push((before, start.elapsed()));
+    }
+    eprintln!("until results came again: {away:?}");
+    let (_, status) = client.end();
+    assert_eq!(status, 0, "each result came once");
+    let ran = fs::metadata(folder.path().join("ran")).expect("they ran");
+    assert_eq!(ran.len(), tasks, "each ran once");
+}
+
+#[test]
 fn g10_tasks_run_on_while_the_coordinator_is_away_and_exec_runs_nothing_twice() {
     let mut cluster = Cluster::start(2, 1);
     let ran = tempfile::tempdir().expect("a folder");

@@ -28,6 +28,14 @@ enum Role {
     },
     #[command(hide = true)]
     Task { folder: PathBuf, job: u64, ms: u64 },
+    /// A client of many small tasks
+    #[command(hide = true)]
+    Tally {
+        folder: PathBuf,
+        tasks: u64,
+        cluster: String,
+        identity: PathBuf,
+    },
     /// A coordinator without the margin of the lease
     #[command(hide = true)]
     Coordinator {
@@ -77,6 +85,12 @@ fn main() -> ExitCode {
             chaos::run_client(&options).map_err(|error| error.to_string())
         }
         Role::Task { folder, job, ms } => task(&folder, job, ms),
+        Role::Tally {
+            folder,
+            tasks,
+            cluster,
+            identity,
+        } => chaos::run_tally(&folder, tasks, &cluster, &identity),
         Role::Coordinator {
             state,
             listen,

@@ -8,6 +8,7 @@
 //!
 //! - `notes`: what is written down;
 //! - `task`: what a task does;
+//! - `tally`: a client of many small tasks, for what is about numbers;
 //! - `client`: who submits tasks and hears of them;
 //! - `fleet`: the processes;
 //! - `nemesis`: what befalls them;
@@ -17,6 +18,7 @@ mod client;
 mod fleet;
 mod nemesis;
 mod notes;
+mod tally;
 mod task;
 mod verdict;
 
@@ -26,6 +28,7 @@ use std::{
 };
 
 pub use client::{ClientOptions, run as run_client};
+pub use tally::run as run_tally;
 pub use task::run as run_task;
 
 use self::{fleet::Fleet, nemesis::Nemesis};
