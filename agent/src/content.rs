@@ -8,12 +8,17 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::{self, File, Permissions},
     io::{self, Write as _},
-    os::unix::fs::PermissionsExt as _,
+    os::unix::fs::{FileExt as _, PermissionsExt as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use bytes::Bytes;
 use fleetpool_proto::{PoolId, limits::CONTENT_KEPT_BYTES_MAX, pool::ContentHash};
+use nix::{
+    fcntl::{FcntlArg, SealFlag, fcntl},
+    sys::memfd::{MFdFlags, memfd_create},
+};
 
 /// Content by hash.
 #[derive(Debug)]
@@ -35,20 +40,33 @@ struct Blobs {
     clock: u64,
 }
 
+/// What is kept of content in memory.
+#[derive(Clone, Debug)]
+pub(crate) enum Held {
+    /// What is told to workers as it is.
+    Bytes(Bytes),
+    /// What commands read as their standard input: one file without a name for all of them.
+    File(Arc<File>),
+}
+
 #[derive(Debug)]
 struct Blob {
-    bytes: Bytes,
+    held: Held,
+    len: usize,
     pools: BTreeSet<PoolId>,
     used: u64,
 }
 
 impl Blobs {
-    /// A pool needs this; whether it is here.
-    fn claim(&mut self, pool: PoolId, hash: ContentHash) -> bool {
+    /// A pool needs this; whether it is here, in a form that it can use.
+    fn claim(&mut self, pool: PoolId, hash: ContentHash, for_commands: bool) -> bool {
         self.clock += 1;
         let Some(blob) = self.kept.get_mut(&hash) else {
             return false;
         };
+        if matches!(blob.held, Held::File(_)) && !for_commands {
+            return false;
+        }
         blob.used = self.clock;
         blob.pools.insert(pool);
         true
@@ -59,7 +77,7 @@ impl Blobs {
             blob.pools.remove(&pool);
         }
         let unneeded = |blob: &&Blob| blob.pools.is_empty();
-        let bytes = |blob: &Blob| blob.bytes.len();
+        let bytes = |blob: &Blob| blob.len;
         let mut idle: usize = self.kept.values().filter(unneeded).map(bytes).sum();
         while idle > CONTENT_KEPT_BYTES_MAX {
             let oldest = self.kept.iter().filter(|(_, blob)| unneeded(blob));
@@ -96,34 +114,64 @@ impl Store {
     }
 
     /// A pool needs content in memory: `Here`, `Wait`, or `Check` when it is to be asked for.
-    pub(crate) fn need_blob(&mut self, pool: PoolId, hash: ContentHash) -> Need {
-        if self.blobs.claim(pool, hash) {
+    pub(crate) fn need_blob(
+        &mut self,
+        pool: PoolId,
+        hash: ContentHash,
+        for_commands: bool,
+    ) -> Need {
+        if self.blobs.claim(pool, hash, for_commands) {
             return Need::Here;
         }
         self.wait_for(pool, hash)
     }
 
     /// Content in memory.
-    pub(crate) fn blob(&self, hash: ContentHash) -> Option<&Bytes> {
-        self.blobs.kept.get(&hash).map(|blob| &blob.bytes)
+    pub(crate) fn held(&self, hash: ContentHash) -> Option<&Held> {
+        self.blobs.kept.get(&hash).map(|blob| &blob.held)
     }
 
-    /// Whether somebody waits for it as a program.
-    pub(crate) fn is_program(&self, hash: ContentHash, pool: impl Fn(PoolId) -> bool) -> bool {
-        let waiting = self.waiting.get(&hash);
-        waiting.is_some_and(|pools| pools.iter().any(|&id| pool(id)))
+    /// Content in memory, and how large it is.
+    pub(crate) fn held_whole(&self, hash: ContentHash) -> Option<(Held, usize)> {
+        let blob = self.blobs.kept.get(&hash)?;
+        Some((blob.held.clone(), blob.len))
+    }
+
+    /// Content in memory, where it is not a file.
+    pub(crate) fn blob(&self, hash: ContentHash) -> Option<&Bytes> {
+        match self.held(hash) {
+            Some(Held::Bytes(bytes)) => Some(bytes),
+            _ => None,
+        }
+    }
+
+    /// The pools that wait for it.
+    pub(crate) fn waiting_for(
+        &self,
+        hash: ContentHash,
+    ) -> impl Iterator<Item = PoolId> + Clone + '_ {
+        self.waiting.get(&hash).into_iter().flatten().copied()
     }
 
     /// The content is in memory now, checked: who waited for it.
-    pub(crate) fn blob_arrived(&mut self, hash: ContentHash, bytes: Bytes) -> BTreeSet<PoolId> {
+    pub(crate) fn blob_arrived(
+        &mut self,
+        hash: ContentHash,
+        held: Held,
+        len: usize,
+    ) -> BTreeSet<PoolId> {
         let pools = self.waiting.remove(&hash).unwrap_or_default();
-        let used = self.blobs.clock;
         let blob = Blob {
-            bytes,
+            held,
+            len,
             pools: pools.clone(),
-            used,
+            used: self.blobs.clock,
         };
-        self.blobs.kept.insert(hash, blob);
+        if let Some(before) = self.blobs.kept.insert(hash, blob)
+            && let Some(blob) = self.blobs.kept.get_mut(&hash)
+        {
+            blob.pools.extend(before.pools);
+        }
         pools
     }
 
@@ -172,6 +220,17 @@ impl Store {
             .filter_map(|(hash, pools)| Some((*hash, *pools.first()?)))
     }
 
+    /// Whether a pool waits for it.
+    pub(crate) fn is_waited_for(&self, hash: ContentHash) -> bool {
+        self.waiting.contains_key(&hash)
+    }
+
+    /// Whether a pool waits for it, or a living one has it in memory.
+    pub(crate) fn is_needed(&self, hash: ContentHash) -> bool {
+        let blob = self.blobs.kept.get(&hash);
+        self.waiting.contains_key(&hash) || blob.is_some_and(|blob| !blob.pools.is_empty())
+    }
+
     /// A pool is over.
     pub(crate) fn forget(&mut self, pool: PoolId) {
         for pools in self.waiting.values_mut() {
@@ -180,6 +239,33 @@ impl Store {
         self.waiting.retain(|_, pools| !pools.is_empty());
         self.blobs.forget(pool);
     }
+}
+
+/// A file without a name. Not for the runtime's thread, when much is written to it at once.
+pub(crate) fn in_memory() -> io::Result<File> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    Ok(memfd_create(c"fleetpool-content", flags)?.into())
+}
+
+/// From now on nobody can change it: whoever it is given to may share it.
+pub(crate) fn seal(file: &File) -> io::Result<()> {
+    fcntl(file, FcntlArg::F_ADD_SEALS(SealFlag::all()))?;
+    Ok(())
+}
+
+/// A file without a name that holds these bytes, and no others ever.
+pub(crate) fn file_of(bytes: &[u8]) -> io::Result<File> {
+    let mut file = in_memory()?;
+    file.write_all(bytes)?;
+    seal(&file)?;
+    Ok(file)
+}
+
+/// All that such a file holds.
+pub(crate) fn bytes_of(file: &File, len: usize) -> io::Result<Bytes> {
+    let mut bytes = vec![0; len];
+    file.read_exact_at(&mut bytes, 0)?;
+    Ok(bytes.into())
 }
 
 /// Whether the file has that hash. Reads all of it: not for the runtime's thread.
@@ -197,9 +283,9 @@ pub(crate) fn check(hash: ContentHash, bytes: &Bytes) -> Result<(), String> {
     Ok(())
 }
 
-/// Stores content, durably and in one step: whoever finds the file finds all of it. Not for the runtime's thread.
-pub(crate) fn store(path: &Path, hash: ContentHash, bytes: &Bytes) -> Result<(), String> {
-    check(hash, bytes)?;
+/// Stores content that is checked, durably and in one step: whoever finds the file finds all of it. Not for the runtime's
+/// thread.
+pub(crate) fn store(path: &Path, bytes: &Bytes) -> Result<(), String> {
     write(path, bytes).map_err(|error| format!("cannot write {}: {error}", path.display()))
 }
 
@@ -240,7 +326,7 @@ mod tests {
         let bytes = Bytes::from_static(b"#!/bin/sh\n");
         let hash = hash_of(&bytes);
         let path = store_in.place(hash).unwrap();
-        store(&path, hash, &bytes).unwrap();
+        store(&path, &bytes).unwrap();
         assert!(is_sound(&path, hash));
         assert_eq!(
             fs::metadata(&path).unwrap().permissions().mode() & 0o777,
@@ -252,11 +338,8 @@ mod tests {
 
     #[test]
     fn content_of_another_hash_is_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("x");
-        let error = store(&path, hash_of(b"a"), &Bytes::from_static(b"b")).unwrap_err();
+        let error = check(hash_of(b"a"), &Bytes::from_static(b"b")).unwrap_err();
         assert!(error.contains("something else"), "{error}");
-        assert!(!path.exists());
     }
 
     #[test]

@@ -22,6 +22,7 @@ mod lines;
 mod link;
 mod options;
 mod output;
+mod passing;
 mod python;
 mod shell;
 mod spawner;

@@ -22,6 +22,8 @@ pub struct Options {
     pub local_programs: Vec<(ContentHash, PathBuf)>,
     /// The coordinator's address is the near end of a tunnel over ssh: what people are to see of how it is connected.
     pub tunnelled: bool,
+    /// Content is got from other agents and passed on to them, on a port of its own; otherwise this agent listens nowhere.
+    pub passes_on: bool,
     /// Where the agent marks its life. Another agent of the same folder begins only when everything below this one
     /// is gone, however it ended.
     pub state_dir: Option<PathBuf>,
@@ -42,6 +44,7 @@ impl Options {
             cache_dir: None,
             local_programs: Vec::new(),
             tunnelled: false,
+            passes_on: true,
             state_dir: None,
             spawner_is_service: false,
         }

@@ -45,6 +45,7 @@ use crate::{
     link::{Dialler, Dialling, Link, Up},
     options::{Error, Options},
     output::Output,
+    passing::{Passed, Passing},
     spawner::Spawner,
     workers::{Order, Shared, Told, Worker},
 };
@@ -129,6 +130,7 @@ struct Shell {
     output: Output,
     store: Store,
     checks: JoinSet<Checked>,
+    passing: Passing,
     templates: Templates,
     alarm: Alarm,
     /// What a successor is to know, where there may be one.
@@ -142,6 +144,7 @@ enum Woken {
     Dialled(Box<Result<(Session, Welcome), ConnectError>>),
     Room,
     Checked(Checked),
+    Passed(Passed),
     Template(Started),
     SpawnerGone,
     Time,
@@ -186,6 +189,7 @@ impl Shell {
             output: Output::default(),
             store: Store::new(options.cache_dir.clone(), options.local_programs.clone()),
             checks: JoinSet::new(),
+            passing: Passing::default(),
             templates: Templates::default(),
             alarm: Alarm::new(),
             memory: None,
@@ -221,6 +225,11 @@ impl Shell {
             Carrier::Tcp if self.options.tunnelled => Carrier::Ssh,
             carrier => carrier,
         };
+        // Within a process there is nobody to pass anything on to.
+        let others = self.options.passes_on && carrier != Carrier::Local;
+        if self.facts.pin.is_none() && others {
+            self.facts.pin = self.passing.take_part();
+        }
         let registration = facts::registration_on(&self.facts, carrier);
         self.link = Some(Up {
             sender: session.sender,
@@ -233,7 +242,10 @@ impl Shell {
             now_us: clock::wall_us(),
         });
         for (hash, pool) in self.store.waiting().collect::<Vec<_>>() {
-            self.ask_for(hash, pool);
+            // What another agent is to deliver comes, or is asked for then.
+            if !self.passing.is_awaited(hash) {
+                self.ask_for(hash, pool);
+            }
         }
     }
 
@@ -263,6 +275,7 @@ impl Shell {
             link,
             dialling,
             checks,
+            passing,
             templates,
             outbox,
             alarm,
@@ -279,6 +292,7 @@ impl Shell {
             dialled = dialled(dialling) => Woken::Dialled(Box::new(dialled)),
             () = sent(room, outbox.front()) => Woken::Room,
             Some(Ok(checked)) = checks.join_next() => Woken::Checked(checked),
+            passed = passing.next() => Woken::Passed(passed),
             Some(started) = templates.started() => Woken::Template(started),
             _ = self.spawner_gone.readable() => Woken::SpawnerGone,
             () = alarm.ring_by(timeout) => Woken::Time,
@@ -294,6 +308,7 @@ impl Shell {
             Woken::Dialled(dialled) => self.on_dialled(*dialled)?,
             Woken::Room => drop(self.outbox.pop_front()),
             Woken::Checked(checked) => self.on_checked(checked),
+            Woken::Passed(passed) => self.on_passed(passed),
             Woken::Template(started) => self.on_template(started),
             Woken::SpawnerGone => self.restart_spawner()?,
             Woken::Time => self.tell(Event::Tick),
@@ -343,6 +358,13 @@ impl Shell {
                 let bytes = payloads.into_items().into_iter().next();
                 self.on_content(hash, bytes.unwrap_or_default());
             }
+            Ok(ToAgent::PassOn { hash, bytes, peers }) => self.pass_on(hash, bytes, peers),
+            Ok(ToAgent::FetchFrom {
+                hash,
+                bytes,
+                addresses,
+                pin,
+            }) => self.fetch_from(hash, bytes, addresses, pin),
             Ok(ToAgent::Hold { pool, on }) => self.output.hold(pool, on),
             Ok(message @ ToAgent::Ack { output, .. }) => {
                 self.output.acknowledged(output);
@@ -450,6 +472,7 @@ impl Shell {
             Action::DropLink { reason } => self.drop_link(&reason),
             Action::PoolClosed { pool } => {
                 self.store.forget(pool);
+                self.passing.keep_only(|hash| self.store.is_needed(hash));
                 self.templates.forget(pool);
                 self.output.forget(pool);
             }

@@ -2,7 +2,10 @@
 
 use std::{
     collections::VecDeque,
+    fs::File,
     io::{self, IoSlice},
+    os::fd::AsRawFd as _,
+    sync::Arc,
 };
 
 use bytes::{Buf as _, Bytes, BytesMut};
@@ -11,8 +14,9 @@ use fleetpool_proto::{
     frame::{Prelude, read_inline},
     limits::BULK_BYTES_MIN,
 };
+use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use tokio::{
-    io::AsyncReadExt as _,
+    io::{AsyncReadExt as _, Interest},
     net::{
         UnixStream,
         unix::{OwnedReadHalf, OwnedWriteHalf},
@@ -75,11 +79,27 @@ impl Incoming {
     }
 }
 
+/// Bytes, and a descriptor that goes with the first of them.
+#[derive(Debug)]
+struct Piece {
+    bytes: Bytes,
+    descriptor: Option<Arc<File>>,
+}
+
+impl From<Bytes> for Piece {
+    fn from(bytes: Bytes) -> Self {
+        Self {
+            bytes,
+            descriptor: None,
+        }
+    }
+}
+
 /// Frames that go out.
 #[derive(Debug)]
 pub(crate) struct Outgoing {
     writer: OwnedWriteHalf,
-    waiting: VecDeque<Bytes>,
+    waiting: VecDeque<Piece>,
     /// Small pieces that will be one buffer.
     tail: BytesMut,
 }
@@ -93,6 +113,17 @@ impl Outgoing {
         self.put_pieces(std::iter::once(header).chain(body));
     }
 
+    /// Puts a message behind the others that goes with a descriptor. Whoever reads it expects that of this message.
+    pub(crate) fn put_with<M: Message>(&mut self, message: M, descriptor: Arc<File>) {
+        self.seal();
+        let first = self.waiting.len();
+        self.put(message);
+        self.seal();
+        if let Some(piece) = self.waiting.get_mut(first) {
+            piece.descriptor = Some(descriptor);
+        }
+    }
+
     /// Puts bytes behind the others; large pieces are not copied.
     pub(crate) fn put_pieces(&mut self, pieces: impl IntoIterator<Item = Bytes>) {
         for piece in pieces {
@@ -100,7 +131,7 @@ impl Outgoing {
                 self.tail.extend_from_slice(&piece);
             } else {
                 self.seal();
-                self.waiting.push_back(piece);
+                self.waiting.push_back(piece.into());
             }
         }
     }
@@ -109,18 +140,39 @@ impl Outgoing {
     pub(crate) fn flush(&mut self) {
         self.seal();
         while !self.waiting.is_empty() {
-            let buffers: Vec<_> = self
-                .waiting
-                .iter()
-                .take(WRITE_BUFFERS_MAX)
-                .map(|b| IoSlice::new(b))
-                .collect();
-            match self.writer.try_write_vectored(&buffers) {
+            match self.send() {
                 Ok(sent) => self.advance(sent),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 Err(_) => self.waiting.clear(),
             }
         }
+    }
+
+    /// As much as the socket takes, a descriptor in front of all.
+    fn send(&self) -> io::Result<usize> {
+        let mut pieces = self.waiting.iter().take(WRITE_BUFFERS_MAX);
+        let Some(first) = pieces.next() else {
+            return Ok(0);
+        };
+        let rest = pieces.take_while(|piece| piece.descriptor.is_none());
+        let all = std::iter::once(first).chain(rest);
+        let buffers: Vec<_> = all.map(|piece| IoSlice::new(&piece.bytes)).collect();
+        let Some(descriptor) = &first.descriptor else {
+            return self.writer.try_write_vectored(&buffers);
+        };
+        let socket: &UnixStream = self.writer.as_ref();
+        socket.try_io(Interest::WRITABLE, || {
+            let descriptors = [descriptor.as_raw_fd()];
+            let control = [ControlMessage::ScmRights(&descriptors)];
+            let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            Ok(sendmsg::<()>(
+                socket.as_raw_fd(),
+                &buffers,
+                &control,
+                flags,
+                None,
+            )?)
+        })
     }
 
     /// Whether [`Self::flush`] has left something.
@@ -136,17 +188,20 @@ impl Outgoing {
 
     fn seal(&mut self) {
         if !self.tail.is_empty() {
-            self.waiting.push_back(self.tail.split().freeze());
+            self.waiting.push_back(self.tail.split().freeze().into());
         }
     }
 
     fn advance(&mut self, mut sent: usize) {
         while let Some(front) = self.waiting.front_mut() {
-            if sent < front.len() {
-                front.advance(sent);
+            if sent > 0 {
+                front.descriptor = None;
+            }
+            if sent < front.bytes.len() {
+                front.bytes.advance(sent);
                 return;
             }
-            sent -= front.len();
+            sent -= front.bytes.len();
             self.waiting.pop_front();
         }
     }

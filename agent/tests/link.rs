@@ -12,9 +12,9 @@ use common::{
 use fleetpool_agent::{Error, Link, run};
 use fleetpool_net::{Address, ConnectError};
 use fleetpool_proto::{
-    Outcome,
-    message::HeldState,
-    pool::{PoolOptions, Retries},
+    Outcome, PeerPin, SpecId,
+    message::{HeldState, ToAgent},
+    pool::{ContentHash, PoolOptions, Retries, Spec},
 };
 
 async fn begun(boss: &mut Boss, file: &Path) -> i32 {
@@ -75,6 +75,33 @@ async fn g8_output_on_its_way_when_sessions_break_comes_once_and_in_order() {
     let expected: String = (1..=LINES).map(|line| format!("line {line}\n")).collect();
     assert_eq!(boss.stdout(0), expected);
     assert!(boss.heard_again > 0, "nothing was said again");
+}
+
+#[tokio::test]
+async fn g4_content_that_a_lost_session_was_to_bring_is_asked_for_again_though_others_wait_for_it_here()
+ {
+    let mut door = Door::open("127.0.0.1:0", DAY);
+    let mut boss = door.boss(1, PoolOptions::default()).await;
+    let hash = ContentHash([1; 32]);
+    let spec = Spec {
+        content: Some(hash),
+        ..Spec::default()
+    };
+    boss.define(SpecId(2), spec).await;
+    let asked = |boss: &Boss| (boss.wanted == [hash]).then_some(());
+    boss.until("it asks", asked).await;
+    boss.say(ToAgent::PassOn {
+        hash,
+        bytes: 1 << 20,
+        peers: vec![PeerPin([2; 32])],
+    })
+    .await;
+    let port = boss.until("a port", |boss| boss.passed_on.get(&hash).copied());
+    assert_ne!(port.await, 0);
+    boss.lose_session();
+    boss.wanted.clear();
+    boss.rejoin(door.next().await);
+    boss.until("it asks again", asked).await;
 }
 
 /// What a lost lease does to a task of a pool that may lose its host this often.

@@ -7,7 +7,7 @@
 use std::{
     ffi::{OsStr, OsString},
     fs::{self, File, Permissions},
-    io::{self, Read, Write},
+    io::{self, BufReader, Read, Write},
     os::unix::fs::PermissionsExt as _,
     path::{Component, Path, PathBuf},
     process::exit,
@@ -20,6 +20,9 @@ pub(crate) const PROGRAM: &str = "/proc/self/exe";
 /// The hidden first arguments that make this process one end.
 pub(crate) const UNPACK_VERB: &str = "__fleetpool-unpack";
 pub(crate) const PACK_VERB: &str = "__fleetpool-pack";
+
+/// Bytes of a file that are read and written at once.
+const COPY_BYTES: usize = 256 << 10;
 
 /// Packs or unpacks, and never returns, when this process was started for that.
 pub(crate) fn run_if_asked() {
@@ -213,7 +216,7 @@ fn put<R: Read>(
 
 fn write(from: &mut impl Read, part: &Path, mode: u32) -> io::Result<()> {
     let mut file = File::create_new(part)?;
-    io::copy(from, &mut file)?;
+    io::copy(&mut BufReader::with_capacity(COPY_BYTES, from), &mut file)?;
     file.set_permissions(Permissions::from_mode(mode))?;
     file.sync_all()
 }

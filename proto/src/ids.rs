@@ -90,6 +90,23 @@ impl fmt::Display for AttemptId {
     }
 }
 
+/// What an agent is known by to others that it passes content on to, or gets it from: BLAKE3 of a certificate that it has made for
+/// this life of its own. The coordinator tells either end of the other's.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct PeerPin(#[serde(with = "serde_bytes")] pub [u8; 32]);
+
+impl fmt::Display for PeerPin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl fmt::Debug for PeerPin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PeerPin({self})")
+    }
+}
+
 /// What a certificate allows its holder to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

@@ -21,7 +21,9 @@ pub mod view;
 pub mod worker;
 
 pub use frame::{DecodeError, Frame, Message};
-pub use ids::{Attempt, AttemptId, ClientId, HostId, PoolId, Role, SlotNo, SpecId, TaskId};
+pub use ids::{
+    Attempt, AttemptId, ClientId, HostId, PeerPin, PoolId, Role, SlotNo, SpecId, TaskId,
+};
 pub use outcome::Outcome;
 pub use rows::Payloads;
 pub use time::Timestamp;

@@ -91,6 +91,31 @@ pub const STDERR_TAIL_BYTES: usize = 2048;
 /// was used longest ago goes first, and is asked for again.
 pub const CONTENT_KEPT_BYTES_MAX: usize = 64 << 20;
 
+/// Content from this size on is passed on by agents where several hosts need it, in bytes. Smaller content is with all of them
+/// before agents could have met.
+pub const PASSED_ON_BYTES_MIN: usize = 1 << 20;
+/// Agents that one agent passes a content on to: each gets its share of what the host can send, and the tree is as deep as the
+/// logarithm of its size.
+pub const PASSED_ON_TO_MAX: usize = 2;
+/// Addresses of a host that other agents try. More are not looked at.
+pub const PASSING_ADDRESSES_MAX: usize = 8;
+/// How long an agent may take to say where content is to be had of it: where bulk has no way of its own (over ssh, TLS over TCP), the
+/// question waits behind the content itself. Then others get it from the coordinator.
+pub const PASSING_ANSWER_TIME_MAX: Duration = Duration::from_secs(30);
+/// How long an agent tries to reach another, handshake included. Then it asks the coordinator.
+pub const PASSING_CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
+/// An agent that passes content on says so at least this often, also while none comes.
+pub const PASSING_BEAT: Duration = Duration::from_secs(1);
+/// How long an agent may be silent that others get content of. Then they ask the coordinator.
+pub const PASSING_SILENCE_MAX: Duration = Duration::from_secs(5);
+/// How long no content may come although the agent that passes it on is there: it waits for it itself, for the coordinator in the
+/// end, over a line that may be slow and would be slower for two. Then the coordinator is asked.
+pub const PASSING_WAIT_MAX: Duration = Duration::from_secs(600);
+/// How long an agent listens for others while none is being served. Then its port is closed.
+pub const PASSING_IDLE_MAX: Duration = Duration::from_secs(30);
+/// Connections to that port that have not shown who they are. More wait with the kernel until there is room.
+pub const PASSING_STRANGERS_MAX: usize = 16;
+
 /// Longest selector, in bytes: far above what people and programs write, far below what would take time to match. A
 /// longer one is refused.
 pub const SELECTOR_BYTES_MAX: usize = 64 << 10;

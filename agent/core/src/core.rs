@@ -199,7 +199,10 @@ impl AgentCore {
             ToAgent::Cancel { pool, rows } => self.on_cancel(pool, &rows),
             ToAgent::Ack { pool, rows, .. } => self.on_ack(pool, &rows),
             // Output and content are the shell's affair; the core hears of content by `Event::Content`.
-            ToAgent::Hold { .. } | ToAgent::Content { .. } => {}
+            ToAgent::Hold { .. }
+            | ToAgent::Content { .. }
+            | ToAgent::PassOn { .. }
+            | ToAgent::FetchFrom { .. } => {}
         }
     }
 

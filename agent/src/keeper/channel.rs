@@ -10,10 +10,11 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use fleetpool_proto::{Message as _, frame};
 use nix::{
     errno::Errno,
-    sys::socket::{MsgFlags, recv, send},
+    sys::socket::{MsgFlags, send},
 };
 
 use super::message::{Attached, FromKeeper, ToKeeper};
+use crate::spawner::sys;
 
 /// Bytes waiting for the agent from which on no output is read: the task that floods is slowed down.
 const OUT_BYTES_MAX: usize = 256 << 10;
@@ -23,6 +24,8 @@ const IN_BYTES: usize = 16 << 10;
 pub(crate) struct Channel {
     socket: OwnedFd,
     incoming: BytesMut,
+    /// What came with messages that say so, in their order.
+    descriptors: VecDeque<OwnedFd>,
     outgoing: BytesMut,
     ended: bool,
     /// Of a keeper that outlives its agent.
@@ -49,6 +52,7 @@ impl Channel {
             unheard,
             socket,
             incoming: BytesMut::new(),
+            descriptors: VecDeque::new(),
             outgoing: BytesMut::new(),
             ended: false,
         }
@@ -95,6 +99,7 @@ impl Channel {
         self.socket = socket;
         self.ended = false;
         self.incoming.clear();
+        self.descriptors.clear();
         self.outgoing.clear();
         let next = self.unheard.as_ref().map_or(1, |unheard| unheard.next);
         let attached = FromKeeper::Attached(Attached { next, ..attached });
@@ -140,13 +145,18 @@ impl Channel {
     pub(crate) fn fill(&mut self) {
         let start = self.incoming.len();
         self.incoming.resize(start + IN_BYTES, 0);
-        let got = recv(
-            self.socket.as_raw_fd(),
-            &mut self.incoming[start..],
-            MsgFlags::MSG_DONTWAIT,
-        );
+        let got = sys::receive(self.socket.as_fd(), &mut self.incoming[start..]);
+        let got = got.map(|(bytes, descriptors)| {
+            self.descriptors.extend(descriptors);
+            bytes
+        });
         self.incoming.truncate(start + got.unwrap_or(0));
         self.ended |= !matches!(got, Ok(1..) | Err(Errno::EAGAIN | Errno::EINTR));
+    }
+
+    /// The descriptor that came with the message that was taken last.
+    pub(crate) fn take_descriptor(&mut self) -> Option<OwnedFd> {
+        self.descriptors.pop_front()
     }
 
     /// The next whole message.

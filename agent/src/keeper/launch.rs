@@ -23,6 +23,7 @@ use nix::{
 };
 
 use super::message::Place;
+use crate::content::file_of;
 
 /// Starts processes, each in a process group of its own, with default signals.
 pub(crate) struct Launcher {
@@ -247,13 +248,19 @@ pub(crate) fn fill(word: &Word, place: &Place) -> Result<CString, String> {
 /// Bytes that many processes can read as their standard input, each from the beginning.
 pub(crate) struct Input(File);
 
+impl From<OwnedFd> for Input {
+    fn from(descriptor: OwnedFd) -> Self {
+        Self(descriptor.into())
+    }
+}
+
 impl Input {
-    pub(crate) fn new(bytes: &[u8]) -> io::Result<Self> {
-        use nix::sys::memfd::{MFdFlags, memfd_create};
-        use std::io::Write as _;
-        let mut file = File::from(memfd_create(c"fleetpool-stdin", MFdFlags::MFD_CLOEXEC)?);
-        file.write_all(bytes)?;
-        Ok(Self(file))
+    /// `None`: there is nothing to read.
+    pub(crate) fn of(bytes: &[u8]) -> io::Result<Option<Self>> {
+        if bytes.is_empty() {
+            return Ok(None);
+        }
+        file_of(bytes).map(|file| Some(Self(file)))
     }
 
     /// A descriptor with a position of its own, that cannot be written to.

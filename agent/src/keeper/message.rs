@@ -31,8 +31,10 @@ pub(crate) enum ToKeeper {
         spec: SpecId,
         /// What it says, but for the standard input.
         body: Box<Spec>,
-        /// One item: the standard input, which may be large.
+        /// One item: the standard input.
         payloads: Payloads,
+        /// The standard input is large: it is a file, whose descriptor comes with this.
+        by_descriptor: bool,
     },
     /// A command to run, behind those that the keeper has.
     Run {

@@ -23,7 +23,7 @@ use nix::{
 use super::{
     channel::Channel,
     ending::Tree,
-    launch::Launcher,
+    launch::{Input, Launcher},
     memory::MemoryWatch,
     message::{Attached, FromKeeper, Place, ToKeeper, one, only},
     pipe::{self, READ_BYTES},
@@ -351,8 +351,13 @@ impl Keeper {
                 spec,
                 body,
                 payloads,
+                by_descriptor,
             } => {
-                let recipe = Recipe::new(&self.place, &body, &only(payloads));
+                let input = match by_descriptor {
+                    true => Ok(self.channel.take_descriptor().map(Input::from)),
+                    false => Input::of(&only(payloads)),
+                };
+                let recipe = Recipe::new(&self.place, &body, input);
                 self.recipes.insert(spec, recipe);
             }
             ToKeeper::Run {

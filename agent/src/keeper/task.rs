@@ -2,6 +2,7 @@
 
 use std::{
     ffi::CString,
+    io,
     os::fd::AsFd as _,
     path::PathBuf,
     time::{Duration, Instant},
@@ -42,15 +43,13 @@ pub(crate) struct Recipe {
 
 impl Recipe {
     /// Prepares, or says why no command of this specification can be started.
-    pub(crate) fn new(place: &Place, spec: &Spec, stdin: &[u8]) -> Result<Self, String> {
+    pub(crate) fn new(
+        place: &Place,
+        spec: &Spec,
+        input: io::Result<Option<Input>>,
+    ) -> Result<Self, String> {
         let changes = place.env.iter().chain(&spec.env);
-        let input = match stdin {
-            [] => None,
-            bytes => Some(
-                Input::new(bytes)
-                    .map_err(|error| format!("cannot keep the standard input: {error}"))?,
-            ),
-        };
+        let input = input.map_err(|error| format!("cannot keep the standard input: {error}"))?;
         Ok(Self {
             environment: Environment::new(std::env::vars_os(), place, changes)?,
             cwd: folder(place.cwd.as_deref(), spec.cwd.as_deref()),

@@ -11,7 +11,7 @@ use tokio::net::UnixStream;
 
 use super::Shell;
 use crate::{
-    content::Store,
+    content::{Held, Store},
     keeper::message::Place,
     options::{Error, Options},
     spawner::Spawner,
@@ -64,13 +64,16 @@ impl Shell {
             worker.run(tasks, |spec| {
                 let mut spec = self.core.spec(pool, spec).cloned()?;
                 // The core runs nothing of the pool before it is here.
-                if let Some(content) = spec.content.and_then(|hash| self.store.blob(hash)) {
-                    match runtime {
-                        Some(Runtime::Command) => spec.stdin = content.clone(),
-                        _ => spec.code = content.clone(),
+                let mut file = None;
+                match spec.content.and_then(|hash| self.store.held(hash)) {
+                    Some(Held::File(stdin)) => file = Some(Arc::clone(stdin)),
+                    Some(Held::Bytes(stdin)) if matches!(runtime, Some(Runtime::Command)) => {
+                        spec.stdin = stdin.clone();
                     }
+                    Some(Held::Bytes(code)) => spec.code = code.clone(),
+                    None => {}
                 }
-                Some(spec)
+                Some((spec, file))
             });
         }
     }

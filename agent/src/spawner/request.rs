@@ -23,7 +23,7 @@ pub(super) const BEGIN: u8 = 6;
 /// What this build's spawner says to an agent, its keepers say to another agent, and an agent's journal says to the next. One
 /// number for all three: an agent of another build takes over what it knows. To be raised where something changes that older
 /// builds would misunderstand.
-pub(crate) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 2;
 
 const BYTES: usize = 11;
 

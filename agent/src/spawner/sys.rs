@@ -151,13 +151,16 @@ pub(crate) fn receive_descriptors(
     socket: BorrowedFd,
     bytes: &mut [u8],
 ) -> nix::Result<Option<Vec<OwnedFd>>> {
-    let mut iov = [IoSliceMut::new(bytes)];
+    let (count, descriptors) = receive(socket, bytes)?;
+    Ok((count > 0).then_some(descriptors))
+}
+
+/// Receives bytes, how many, and what descriptors came with them. Never blocks.
+pub(crate) fn receive(socket: BorrowedFd, buffer: &mut [u8]) -> nix::Result<(usize, Vec<OwnedFd>)> {
+    let mut iov = [IoSliceMut::new(buffer)];
     let mut control = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_CMSG_CLOEXEC;
     let message = recvmsg::<()>(socket.as_raw_fd(), &mut iov, Some(&mut control), flags)?;
-    if message.bytes == 0 {
-        return Ok(None);
-    }
     let mut descriptors = Vec::new();
     for control in message.cmsgs()? {
         if let ControlMessageOwned::ScmRights(fds) = control {
@@ -168,5 +171,5 @@ pub(crate) fn receive_descriptors(
             );
         }
     }
-    Ok(Some(descriptors))
+    Ok((message.bytes, descriptors))
 }

@@ -116,13 +116,17 @@ impl Command {
 
     fn on_order(&mut self, order: Order) {
         match order {
-            Order::Define(spec, mut body) => {
-                let payloads = one(std::mem::take(&mut body.stdin));
-                self.outgoing.put(ToKeeper::Define {
+            Order::Define(spec, mut body, file) => {
+                let message = ToKeeper::Define {
                     spec,
+                    payloads: one(std::mem::take(&mut body.stdin)),
                     body,
-                    payloads,
-                });
+                    by_descriptor: file.is_some(),
+                };
+                match file {
+                    Some(file) => self.outgoing.put_with(message, file),
+                    None => self.outgoing.put(message),
+                }
             }
             Order::Run(tasks) => {
                 self.outlet.take_time();

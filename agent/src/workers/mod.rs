@@ -16,6 +16,7 @@ pub(crate) use template::{Outcome as TemplateOutcome, Template};
 
 use std::{
     collections::BTreeSet,
+    fs::File,
     io,
     os::{fd::RawFd, unix::net::UnixStream},
     path::PathBuf,
@@ -41,8 +42,8 @@ use crate::{
 /// What a worker is to do.
 #[derive(Debug)]
 pub(crate) enum Order {
-    /// Know a specification.
-    Define(SpecId, Box<Spec>),
+    /// Know a specification, and the file that is its standard input, where that is large.
+    Define(SpecId, Box<Spec>, Option<Arc<File>>),
     /// Run tasks.
     Run(Vec<TaskStart>),
     /// Give back up to so many that have not begun.
@@ -173,13 +174,17 @@ impl Worker {
     }
 
     /// Gives tasks, and first the specifications that it has not had.
-    pub(crate) fn run(&mut self, tasks: Vec<TaskStart>, spec: impl Fn(SpecId) -> Option<Spec>) {
+    pub(crate) fn run(
+        &mut self,
+        tasks: Vec<TaskStart>,
+        spec: impl Fn(SpecId) -> Option<(Spec, Option<Arc<File>>)>,
+    ) {
         for task in &tasks {
             if !self.defined.contains(&task.spec)
-                && let Some(body) = spec(task.spec)
+                && let Some((body, file)) = spec(task.spec)
             {
                 self.defined.insert(task.spec);
-                self.order(Order::Define(task.spec, Box::new(body)));
+                self.order(Order::Define(task.spec, Box::new(body), file));
             }
         }
         self.order(Order::Run(tasks));

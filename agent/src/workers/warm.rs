@@ -223,7 +223,7 @@ impl Worker {
 
     fn on_order(&mut self, order: Order) {
         match order {
-            Order::Define(spec, body) => {
+            Order::Define(spec, body, _) => {
                 let Spec { function, code, .. } = *body;
                 self.dialect
                     .define(spec, function, code, &mut self.to_worker);

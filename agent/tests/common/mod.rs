@@ -44,6 +44,8 @@ pub(crate) struct Boss {
     pub(crate) retracted: Vec<u64>,
     pub(crate) unfit: Option<String>,
     pub(crate) wanted: Vec<ContentHash>,
+    /// What it passes on, and on which port.
+    pub(crate) passed_on: BTreeMap<ContentHash, u16>,
     pub(crate) held: Option<Vec<HeldRow>>,
     /// Whether output is acknowledged; reports never are.
     pub(crate) acknowledges: bool,
@@ -134,6 +136,7 @@ impl Boss {
             retracted: Vec::new(),
             unfit: None,
             wanted: Vec::new(),
+            passed_on: BTreeMap::new(),
             acknowledges: true,
             heard: 0,
             heard_again: 0,
@@ -346,6 +349,7 @@ impl Boss {
                     self.open(options).await;
                 }
             }
+            FromAgent::PassingOn { hash, port, .. } => drop(self.passed_on.insert(hash, port)),
             FromAgent::Allotted { .. } => {}
         }
     }

@@ -60,6 +60,9 @@ pub(crate) struct AgentArgs {
     /// The coordinator's address is the near end of a tunnel over ssh: `fleetpool hosts` shows it as connected by ssh
     #[arg(long)]
     tunnelled: bool,
+    /// Listen nowhere: get content from the coordinator alone, and pass none on to other agents
+    #[arg(long)]
+    no_pass_on: bool,
     /// Only see whether the coordinator can be reached by TCP: exit status 0 or 1
     #[arg(long, conflicts_with = "stdio")]
     check: bool,
@@ -120,6 +123,7 @@ impl AgentArgs {
         Options {
             labels,
             tunnelled: self.tunnelled,
+            passes_on: !self.no_pass_on,
             ..Options::new(name, self.slots.unwrap_or_else(processors), PROGRAM)
         }
     }

@@ -60,16 +60,19 @@ impl CoordinatorCore {
             FromAgent::PoolUnfit { pool, reason, rows } => {
                 self.on_pool_unfit(id, pool, reason, &rows);
             }
-            FromAgent::NeedContent { pool, hash } => {
+            FromAgent::NeedContent { pool, hash, again } => {
                 if let Some(client) = self.pools.get(&pool).map(|pool| pool.client) {
                     self.outbox.actions.push_back(Action::FetchContent {
                         host: id,
                         session,
                         client,
                         hash,
+                        again,
                     });
                 }
             }
+            // The shell's affair, as content is.
+            FromAgent::PassingOn { .. } => {}
         }
     }
 

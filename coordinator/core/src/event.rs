@@ -125,6 +125,8 @@ pub enum Action {
         client: ClientId,
         /// Which content.
         hash: fleetpool_proto::pool::ContentHash,
+        /// Another agent was to deliver it, and did not.
+        again: bool,
     },
 }
 

@@ -1,14 +1,23 @@
 //! Content by hash (programs, mostly): fetched from a client once, however many agents ask at once, and kept while
-//! there is room.
+//! there is room. What is large goes to one of them, and the others get it from each other (`trees`).
 //!
 //! Pure: told who asks, who answers and who left, it says whom to ask and whom to give. The reader of a client's
 //! session has already checked that content is what its hash says.
 
-use std::collections::BTreeMap;
+mod trees;
+
+use std::{
+    collections::BTreeMap,
+    net::{IpAddr, SocketAddr},
+};
 
 use bytes::Bytes;
 use fleetpool_coordinator_core::SessionNo;
-use fleetpool_proto::{ClientId, HostId, pool::ContentHash};
+use fleetpool_proto::{
+    ClientId, HostId, PeerPin, Timestamp, limits::PASSED_ON_BYTES_MIN, pool::ContentHash,
+};
+
+use trees::{Place, Trees};
 
 /// Bytes of content kept for agents that come later. What was used longest ago goes first; content larger than this
 /// is passed on and not kept.
@@ -19,6 +28,7 @@ const KEPT_BYTES_MAX: usize = 256 << 20;
 pub(crate) struct Contents {
     fetches: BTreeMap<ContentHash, Fetch>,
     kept: BTreeMap<ContentHash, Kept>,
+    trees: Trees,
     /// Counts uses, to tell which was last.
     clock: u64,
 }
@@ -27,7 +37,14 @@ pub(crate) struct Contents {
 struct Fetch {
     /// The client that was asked.
     asked: ClientId,
-    waiting: Vec<Asker>,
+    waiting: Vec<Waiting>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    asker: Asker,
+    /// From no other agent.
+    directly: bool,
 }
 
 #[derive(Debug)]
@@ -51,20 +68,50 @@ pub(crate) enum Step {
     Ask(ClientId, ContentHash),
     /// Tell an agent; no bytes when it cannot be had.
     Give(Asker, ContentHash, Bytes),
+    /// Tell an agent to pass it on.
+    PassOn {
+        host: HostId,
+        session: SessionNo,
+        hash: ContentHash,
+        bytes: u64,
+        peers: Vec<PeerPin>,
+    },
+    /// Tell an agent to get it from another.
+    FetchFrom {
+        asker: Asker,
+        hash: ContentHash,
+        bytes: u64,
+        addresses: Vec<SocketAddr>,
+        pin: PeerPin,
+    },
 }
 
 impl Contents {
-    pub(crate) fn on_fetch(&mut self, asker: Asker, hash: ContentHash) -> Option<Step> {
-        self.clock += 1;
-        if let Some(kept) = self.kept.get_mut(&hash) {
-            kept.used = self.clock;
-            return Some(Step::Give(asker, hash, kept.bytes.clone()));
+    pub(crate) fn on_fetch(
+        &mut self,
+        asker: Asker,
+        hash: ContentHash,
+        again: bool,
+        now: Timestamp,
+    ) -> Vec<Step> {
+        if again {
+            self.trees.on_failed(asker, hash, now);
+            return self.give(asker, hash, true).into_iter().collect();
         }
-        if let Some(fetch) = self.fetches.get_mut(&hash) {
-            fetch.waiting.push(asker);
-            return None;
+        if let Some(kept) = self
+            .kept
+            .get(&hash)
+            .filter(|kept| is_passed_on(&kept.bytes))
+        {
+            self.trees.plant(hash, size(&kept.bytes));
         }
-        Some(self.ask(hash, vec![asker], asker.client))
+        match self.trees.place(asker, hash, now) {
+            Place::Below(parent) => self.trees.announce(hash, &[(asker, parent)]),
+            Place::Root => {
+                let directly = self.trees.is_planted(hash);
+                self.give(asker, hash, directly).into_iter().collect()
+            }
+        }
     }
 
     /// A client sent content. Empty: it does not have it. Unasked: nobody wants it.
@@ -73,6 +120,7 @@ impl Contents {
         client: ClientId,
         hash: ContentHash,
         bytes: Bytes,
+        now: Timestamp,
     ) -> Vec<Step> {
         let Some(fetch) = self.fetches.remove(&hash) else {
             return Vec::new();
@@ -85,8 +133,7 @@ impl Contents {
             return self.give_up(client, hash, fetch.waiting);
         }
         self.keep(hash, bytes.clone());
-        let give = |asker| Step::Give(asker, hash, bytes.clone());
-        fetch.waiting.into_iter().map(give).collect()
+        self.hand_out(hash, &bytes, fetch.waiting, now)
     }
 
     /// What this client was asked for and has not brought.
@@ -103,27 +150,127 @@ impl Contents {
         self.fetches.values().map(|fetch| fetch.asked).collect()
     }
 
+    /// A client has gone and does not come back.
     pub(crate) fn on_client_gone(&mut self, client: ClientId) -> Vec<Step> {
-        self.asked_of(client)
-            .into_iter()
-            .flat_map(|hash| self.on_content(client, hash, Bytes::new()))
+        self.trees.on_client_gone(client);
+        let asked = self.asked_of(client);
+        let gone = |hash| {
+            let fetch = self.fetches.remove(&hash);
+            fetch.map(|fetch| self.give_up(client, hash, fetch.waiting))
+        };
+        asked.into_iter().filter_map(gone).flatten().collect()
+    }
+
+    /// An agent has registered; with a pin it can pass content on.
+    pub(crate) fn on_agent(
+        &mut self,
+        host: HostId,
+        session: SessionNo,
+        pin: Option<PeerPin>,
+        ip: Option<IpAddr>,
+    ) {
+        self.trees.on_agent(host, session, pin, ip);
+    }
+
+    pub(crate) fn on_agent_gone(&mut self, host: HostId, session: SessionNo) -> Vec<Step> {
+        let orphans = self.trees.on_agent_gone(host, session);
+        self.give_all(orphans)
+    }
+
+    /// An agent has said where content is to be had of it.
+    pub(crate) fn on_passing_on(
+        &mut self,
+        host: HostId,
+        session: SessionNo,
+        hash: ContentHash,
+        port: u16,
+        addresses: &[IpAddr],
+    ) -> Vec<Step> {
+        let (mut steps, orphans) = self
+            .trees
+            .on_passing_on(host, session, hash, port, addresses);
+        steps.extend(self.give_all(orphans));
+        steps
+    }
+
+    /// When [`Self::on_time`] is to be called.
+    pub(crate) fn poll_timeout(&self) -> Option<Timestamp> {
+        self.trees.poll_timeout()
+    }
+
+    pub(crate) fn on_time(&mut self, now: Timestamp) -> Vec<Step> {
+        let orphans = self.trees.on_time(now);
+        self.give_all(orphans)
+    }
+
+    /// Everybody who waits gets it, most of them from each other.
+    fn hand_out(
+        &mut self,
+        hash: ContentHash,
+        bytes: &Bytes,
+        waiting: Vec<Waiting>,
+        now: Timestamp,
+    ) -> Vec<Step> {
+        if is_passed_on(bytes) {
+            self.trees.plant(hash, size(bytes));
+        }
+        let (mut roots, mut placed) = (Vec::new(), Vec::new());
+        for Waiting { asker, directly } in waiting {
+            let place = match directly {
+                true => Place::Root,
+                false => self.trees.place(asker, hash, now),
+            };
+            match place {
+                Place::Below(parent) => placed.push((asker, parent)),
+                Place::Root => roots.push(asker),
+            }
+        }
+        // The small messages first: on some carriers nothing passes what is large.
+        let mut steps = self.trees.announce(hash, &placed);
+        steps.extend(
+            roots
+                .into_iter()
+                .map(|asker| Step::Give(asker, hash, bytes.clone())),
+        );
+        steps
+    }
+
+    fn give_all(&mut self, orphans: Vec<(Asker, ContentHash)>) -> Vec<Step> {
+        let orphans = orphans.into_iter();
+        orphans
+            .filter_map(|(asker, hash)| self.give(asker, hash, true))
             .collect()
     }
 
+    /// From here, as soon as it is here; `directly`: and from no other agent.
+    fn give(&mut self, asker: Asker, hash: ContentHash, directly: bool) -> Option<Step> {
+        self.clock += 1;
+        if let Some(kept) = self.kept.get_mut(&hash) {
+            kept.used = self.clock;
+            return Some(Step::Give(asker, hash, kept.bytes.clone()));
+        }
+        let waiting = Waiting { asker, directly };
+        if let Some(fetch) = self.fetches.get_mut(&hash) {
+            fetch.waiting.push(waiting);
+            return None;
+        }
+        Some(self.ask(hash, vec![waiting], asker.client))
+    }
+
     /// Agents that counted on this client get nothing; for the others the next client is asked.
-    fn give_up(&mut self, client: ClientId, hash: ContentHash, waiting: Vec<Asker>) -> Vec<Step> {
+    fn give_up(&mut self, client: ClientId, hash: ContentHash, waiting: Vec<Waiting>) -> Vec<Step> {
         let (out_of_luck, others): (Vec<_>, Vec<_>) = waiting
             .into_iter()
-            .partition(|asker| asker.client == client);
-        let nothing = |asker| Step::Give(asker, hash, Bytes::new());
+            .partition(|waiting| waiting.asker.client == client);
+        let nothing = |waiting: Waiting| Step::Give(waiting.asker, hash, Bytes::new());
         let mut steps: Vec<_> = out_of_luck.into_iter().map(nothing).collect();
-        if let Some(next) = others.first().map(|asker| asker.client) {
+        if let Some(next) = others.first().map(|waiting| waiting.asker.client) {
             steps.push(self.ask(hash, others, next));
         }
         steps
     }
 
-    fn ask(&mut self, hash: ContentHash, waiting: Vec<Asker>, asked: ClientId) -> Step {
+    fn ask(&mut self, hash: ContentHash, waiting: Vec<Waiting>, asked: ClientId) -> Step {
         self.fetches.insert(hash, Fetch { asked, waiting });
         Step::Ask(asked, hash)
     }
@@ -156,98 +303,13 @@ impl Contents {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HASH: ContentHash = ContentHash([1; 32]);
-    const ALICE: ClientId = ClientId(1);
-    const BOB: ClientId = ClientId(2);
-
-    fn asker(host: u32, client: ClientId) -> Asker {
-        Asker {
-            host: HostId(host),
-            session: u64::from(host),
-            client,
-        }
-    }
-
-    #[test]
-    fn many_agents_cause_one_fetch_and_later_ones_none() {
-        let mut contents = Contents::default();
-        assert_eq!(
-            contents.on_fetch(asker(1, ALICE), HASH),
-            Some(Step::Ask(ALICE, HASH))
-        );
-        assert_eq!(contents.on_fetch(asker(2, ALICE), HASH), None);
-        let bytes = Bytes::from_static(b"program");
-        let give = |host, client| Step::Give(asker(host, client), HASH, bytes.clone());
-        assert_eq!(
-            contents.on_content(ALICE, HASH, bytes.clone()),
-            [give(1, ALICE), give(2, ALICE)]
-        );
-        assert_eq!(contents.on_fetch(asker(3, BOB), HASH), Some(give(3, BOB)));
-    }
-
-    #[test]
-    fn when_the_client_is_gone_its_agents_get_nothing_and_the_next_client_is_asked() {
-        let mut contents = Contents::default();
-        contents.on_fetch(asker(1, ALICE), HASH);
-        contents.on_fetch(asker(2, BOB), HASH);
-        let steps = contents.on_client_gone(ALICE);
-        assert_eq!(
-            steps,
-            [
-                Step::Give(asker(1, ALICE), HASH, Bytes::new()),
-                Step::Ask(BOB, HASH)
-            ]
-        );
-        assert_eq!(
-            contents.on_client_gone(BOB),
-            [Step::Give(asker(2, BOB), HASH, Bytes::new())]
-        );
-        assert_eq!(contents.on_client_gone(BOB), []);
-    }
-
-    #[test]
-    fn what_a_client_was_asked_for_is_known_until_it_comes() {
-        let mut contents = Contents::default();
-        contents.on_fetch(asker(1, ALICE), HASH);
-        assert_eq!(
-            (contents.asked_of(ALICE), contents.asked_of(BOB)),
-            (vec![HASH], vec![])
-        );
-        contents.on_content(ALICE, HASH, Bytes::from_static(b"program"));
-        assert_eq!(contents.asked_of(ALICE), []);
-    }
-
-    #[test]
-    fn content_that_another_client_sends_is_not_taken() {
-        let mut contents = Contents::default();
-        contents.on_fetch(asker(1, ALICE), HASH);
-        assert_eq!(
-            contents.on_content(BOB, HASH, Bytes::from_static(b"program")),
-            []
-        );
-        assert_eq!(
-            contents
-                .on_content(ALICE, HASH, Bytes::from_static(b"program"))
-                .len(),
-            1
-        );
-    }
-
-    #[test]
-    fn what_was_used_longest_ago_makes_room() {
-        let mut contents = Contents::default();
-        let half = Bytes::from(vec![0; KEPT_BYTES_MAX / 2]);
-        for hash in [1, 2, 3] {
-            let hash = ContentHash([hash; 32]);
-            contents.on_fetch(asker(1, ALICE), hash);
-            contents.on_content(ALICE, hash, half.clone());
-            contents.on_fetch(asker(1, ALICE), ContentHash([1; 32]));
-        }
-        let kept: Vec<_> = contents.kept.keys().map(|hash| hash.0[0]).collect();
-        assert_eq!(kept, [1, 3]);
-    }
+fn is_passed_on(bytes: &Bytes) -> bool {
+    bytes.len() >= PASSED_ON_BYTES_MIN
 }
+
+fn size(bytes: &Bytes) -> u64 {
+    u64::try_from(bytes.len()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

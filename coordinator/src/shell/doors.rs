@@ -236,6 +236,8 @@ impl Owner {
         let reserve = if ended.goodbye { Duration::ZERO } else { fence };
         self.names.release(self.now, &agent.live.peer.name, reserve);
         self.tell_core(Event::AgentDisconnected { host, session });
+        let steps = self.contents.on_agent_gone(host, session);
+        self.take_steps(steps);
         Some(agent.live)
     }
 

@@ -13,6 +13,7 @@ mod owner;
 mod queries;
 mod reader;
 mod sessions;
+mod supply;
 
 pub(crate) use clock::wall_s;
 pub(crate) use handle::start_durable;

@@ -21,7 +21,7 @@ use tokio::{
 
 use super::{
     clock,
-    content::{Asker, Contents, Step},
+    content::{Asker, Contents},
     counters::Counters,
     durable::{Durable, FULL_RETRY},
     handle::{Options, Refused, Ticket, first_client},
@@ -161,7 +161,7 @@ impl Owner {
                 }
                 continue;
             }
-            let due = self.core.poll_timeout();
+            let due = self.poll_timeout();
             if due != timer_at {
                 timer_at = due;
                 timer.as_mut().reset(deadline(due));
@@ -203,6 +203,7 @@ impl Owner {
         if self.core.poll_timeout().is_some_and(|due| due <= self.now) {
             self.tell_core(Event::Tick);
         }
+        self.tick_contents();
         self.act();
     }
 
@@ -226,7 +227,10 @@ impl Owner {
                 session,
                 inbox,
             } => self.open(place, session, inbox),
-            Input::Event(event) => self.tell_core(event),
+            Input::Event(event) => {
+                self.overhear(&event);
+                self.tell_core(event);
+            }
             Input::Ask {
                 client,
                 question,
@@ -242,7 +246,7 @@ impl Owner {
                 hash,
                 bytes,
             } => {
-                let steps = self.contents.on_content(client, hash, bytes);
+                let steps = self.contents.on_content(client, hash, bytes, self.now);
                 self.take_steps(steps);
             }
             Input::Ended { place, ended } => self.end(place, &ended),
@@ -298,6 +302,7 @@ impl Owner {
                 session,
                 client,
                 hash,
+                again,
             } => {
                 let asker = Asker {
                     host,
@@ -305,13 +310,13 @@ impl Owner {
                     client,
                 };
                 self.give_up_contents();
-                let step = self.contents.on_fetch(asker, hash);
-                self.take_steps(step);
+                let steps = self.contents.on_fetch(asker, hash, again, self.now);
+                self.take_steps(steps);
             }
         }
     }
 
-    fn send_agent(&mut self, host: HostId, session: SessionNo, message: ToAgent) {
+    pub(super) fn send_agent(&mut self, host: HostId, session: SessionNo, message: ToAgent) {
         let Some(live) = self.sessions.agent(host, session) else {
             return;
         };
@@ -373,43 +378,6 @@ impl Owner {
     fn hold(&mut self, (host, pool): (HostId, PoolId), on: bool) {
         if let Some(session) = self.sessions.agents.get(&host).map(|agent| agent.session) {
             self.send_agent(host, session, ToAgent::Hold { pool, on });
-        }
-    }
-
-    fn is_away(&self, client: ClientId) -> bool {
-        self.sessions.client(client).is_none() && self.core.knows(client)
-    }
-
-    /// Nobody waits for clients that were away for too long.
-    fn give_up_contents(&mut self) {
-        for client in self.contents.asked() {
-            if !self.core.knows(client) {
-                let steps = self.contents.on_client_gone(client);
-                self.take_steps(steps);
-            }
-        }
-    }
-
-    pub(super) fn take_steps(&mut self, steps: impl IntoIterator<Item = Step>) {
-        for step in steps {
-            match step {
-                // It is away: it is asked when it is back.
-                Step::Ask(client, _) if self.is_away(client) => {}
-                Step::Ask(client, hash) if self.sessions.client(client).is_none() => {
-                    let steps = self.contents.on_client_gone(client);
-                    tracing::debug!(%client, %hash, "content of a client that is gone");
-                    self.take_steps(steps);
-                }
-                Step::Ask(client, hash) => self.send_client(client, ToClient::NeedContent { hash }),
-                Step::Give(asker, hash, bytes) => {
-                    let payloads = [bytes].into_iter().collect();
-                    self.send_agent(
-                        asker.host,
-                        asker.session,
-                        ToAgent::Content { hash, payloads },
-                    );
-                }
-            }
         }
     }
 }

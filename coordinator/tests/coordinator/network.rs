@@ -182,7 +182,9 @@ async fn g10_content_is_waited_for_until_its_client_is_back() {
     agent.register("web1", 1).await;
     let program = Bytes::from_static(b"program");
     let hash = ContentHash(*blake3::hash(&program).as_bytes());
-    agent.say(FromAgent::NeedContent { pool, hash }).await;
+    let again = false;
+    let need = FromAgent::NeedContent { pool, hash, again };
+    agent.say(need).await;
     let (renewal, rtt_us) = (2, 0);
     agent.say(FromAgent::Renew { renewal, rtt_us }).await;
     agent

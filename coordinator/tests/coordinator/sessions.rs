@@ -348,7 +348,13 @@ async fn content_is_fetched_once_for_all_who_need_it() {
     let hash = ContentHash(*blake3::hash(&program).as_bytes());
     let asked = |message| matches!(message, ToClient::NeedContent { .. }).then_some(());
     for agent in [&web, &db] {
-        agent.say(FromAgent::NeedContent { pool, hash }).await;
+        agent
+            .say(FromAgent::NeedContent {
+                pool,
+                hash,
+                again: false,
+            })
+            .await;
     }
     client.hear_until(asked).await;
     client

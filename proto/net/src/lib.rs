@@ -17,6 +17,7 @@ pub mod identity;
 mod join;
 mod listener;
 mod peer;
+pub mod pinned;
 mod session;
 mod stdio;
 mod tls;

@@ -18,6 +18,9 @@ use crate::identity::{
 /// What certificates name is a URI of ours; TLS wants a DNS name to ask for and nobody looks at it.
 pub(crate) const SERVER_NAME: &str = "fleetpool";
 
+/// No older one.
+pub(crate) const VERSIONS: &[&rustls::SupportedProtocolVersion] = &[&TLS13];
+
 /// For a coordinator.
 pub(crate) fn server(server: &ServerIdentity) -> Result<Arc<ServerConfig>, IdentityError> {
     let identity = &server.identity;
@@ -25,28 +28,24 @@ pub(crate) fn server(server: &ServerIdentity) -> Result<Arc<ServerConfig>, Ident
     let members = Members::of(&identity.ca, &identity.name().cluster)?;
     // The CA is shown too: joiners know nothing but its hash.
     let chain = vec![identity.cert.clone(), identity.ca.clone()];
-    let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&TLS13])
+    let config = ServerConfig::builder_with_provider(provider())
+        .with_protocol_versions(VERSIONS)
         .map_err(damaged)?
         .with_client_cert_verifier(members)
         .with_single_cert(chain, identity.private_key())
         .map_err(damaged)?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    config.send_tls13_tickets = 0;
-    config.session_storage = Arc::new(NoServerSessionStorage {});
-    config.max_early_data_size = 0;
-    Ok(Arc::new(config))
+    Ok(Arc::new(listening(config, ALPN)))
 }
 
 /// For a member, who shows `identity` and believes the coordinators of its cluster.
 pub(crate) fn member(identity: &Identity) -> Result<Arc<ClientConfig>, rustls::Error> {
     let coordinators = Coordinators::of_ca(&identity.ca, &identity.name().cluster);
     let config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&TLS13])?
+        .with_protocol_versions(VERSIONS)?
         .dangerous()
         .with_custom_certificate_verifier(coordinators)
         .with_client_auth_cert(vec![identity.cert.clone()], identity.private_key())?;
-    Ok(Arc::new(dialling(config)))
+    Ok(Arc::new(dialling(config, ALPN)))
 }
 
 /// For a joiner, who has nothing to show.
@@ -54,15 +53,25 @@ pub(crate) fn stranger(
     coordinators: Arc<Coordinators>,
 ) -> Result<Arc<ClientConfig>, rustls::Error> {
     let config = ClientConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&TLS13])?
+        .with_protocol_versions(VERSIONS)?
         .dangerous()
         .with_custom_certificate_verifier(coordinators)
         .with_no_client_auth();
-    Ok(Arc::new(dialling(config)))
+    Ok(Arc::new(dialling(config, ALPN)))
 }
 
-fn dialling(mut config: ClientConfig) -> ClientConfig {
-    config.alpn_protocols = vec![ALPN.to_vec()];
+/// What every listening side has.
+pub(crate) fn listening(mut config: ServerConfig, alpn: &[u8]) -> ServerConfig {
+    config.alpn_protocols = vec![alpn.to_vec()];
+    config.send_tls13_tickets = 0;
+    config.session_storage = Arc::new(NoServerSessionStorage {});
+    config.max_early_data_size = 0;
+    config
+}
+
+/// What every dialling side has.
+pub(crate) fn dialling(mut config: ClientConfig, alpn: &[u8]) -> ClientConfig {
+    config.alpn_protocols = vec![alpn.to_vec()];
     config.resumption = Resumption::disabled();
     config.enable_early_data = false;
     config.enable_sni = false;

@@ -1,10 +1,12 @@
 //! Between the coordinator and its agents.
 
+use std::net::{IpAddr, SocketAddr};
+
 use serde::{Deserialize, Serialize};
 
 use crate::{
     frame::{DecodeError, Message},
-    ids::{Attempt, AttemptId, HostId, PoolId, SlotNo, SpecId, TaskId},
+    ids::{Attempt, AttemptId, HostId, PeerPin, PoolId, SlotNo, SpecId, TaskId},
     outcome::Outcome,
     pool::{ContentHash, PoolOptions, Spec},
     rows::{Payloads, rows, table},
@@ -89,6 +91,19 @@ pub enum FromAgent {
         pool: PoolId,
         /// Which content.
         hash: ContentHash,
+        /// The agent that was named by [`ToAgent::FetchFrom`] did not deliver it.
+        #[serde(default)]
+        again: bool,
+    },
+    /// Answers [`ToAgent::PassOn`]: where agents may come for the content.
+    PassingOn {
+        /// Which content.
+        hash: ContentHash,
+        /// The TCP port; 0: it is not passed on, nobody need come.
+        port: u16,
+        /// This host's addresses, as far as it knows them, the likeliest first; at most
+        /// [`PASSING_ADDRESSES_MAX`](crate::limits::PASSING_ADDRESSES_MAX) count.
+        addresses: Vec<IpAddr>,
     },
 }
 
@@ -118,6 +133,8 @@ pub struct Registration {
     pub containment: String,
     /// How the agent is connected: `quic`, `unix`, `local`.
     pub carrier: String,
+    /// What other agents know this one by when they pass content on to each other. `None`: it takes no part in that.
+    pub pin: Option<PeerPin>,
     /// Every attempt that this agent's life has been granted and that it has not been told to forget.
     #[serde(with = "table")]
     pub held: Vec<HeldRow>,
@@ -214,6 +231,27 @@ pub enum ToAgent {
         hash: ContentHash,
         /// One item: the bytes.
         payloads: Payloads,
+    },
+    /// Content that this agent has, or is about to get, is to be passed on to these agents, as it comes. Answered by
+    /// [`FromAgent::PassingOn`]. Said only to agents that have a [`pin`](Registration::pin).
+    PassOn {
+        /// Which content.
+        hash: ContentHash,
+        /// Its size in bytes.
+        bytes: u64,
+        /// Who may have it; nobody else may.
+        peers: Vec<PeerPin>,
+    },
+    /// Content that was asked for is to be had of another agent. Where that fails, it is asked for `again`.
+    FetchFrom {
+        /// Which content.
+        hash: ContentHash,
+        /// Its size in bytes.
+        bytes: u64,
+        /// Where that agent may be reached, the likeliest first.
+        addresses: Vec<SocketAddr>,
+        /// What it is known by.
+        pin: PeerPin,
     },
 }
 
@@ -369,6 +407,7 @@ impl Message for FromAgent {
             Self::Retracted { .. } => "retracted",
             Self::PoolUnfit { .. } => "pool_unfit",
             Self::NeedContent { .. } => "need_content",
+            Self::PassingOn { .. } => "passing_on",
         }
     }
 
@@ -402,6 +441,8 @@ impl Message for ToAgent {
             Self::Ack { .. } => "ack",
             Self::Hold { .. } => "hold",
             Self::Content { .. } => "content",
+            Self::PassOn { .. } => "pass_on",
+            Self::FetchFrom { .. } => "fetch_from",
         }
     }
 

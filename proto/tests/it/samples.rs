@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use fleetpool_proto::{
-    Attempt, ClientId, HostId, Outcome, Payloads, PoolId, Role, SlotNo, SpecId,
+    Attempt, ClientId, HostId, Outcome, Payloads, PeerPin, PoolId, Role, SlotNo, SpecId,
     join::{FromStranger, JoinRequest, ToStranger},
     message::{
         FromAgent, FromClient, GrantRow, HeldRow, HeldState, OutputRow, Refusal, Registration,
@@ -47,6 +47,7 @@ fn env() -> Vec<(String, Option<String>)> {
 
 const POOL: PoolId = PoolId(0x0123_4567_89ab);
 const HASH: ContentHash = ContentHash([0xcd; 32]);
+const PIN: PeerPin = PeerPin([0x01; 32]);
 
 fn tasks() -> Vec<TaskRow> {
     let row = |index, attempt| TaskRow {
@@ -208,6 +209,7 @@ pub(crate) fn from_agents() -> Vec<FromAgent> {
             memory_mib: 128 << 10,
             containment: "subreaper".to_owned(),
             carrier: "quic".to_owned(),
+            pin: Some(PIN),
             held: held.collect(),
         })),
         FromAgent::Renew {
@@ -252,9 +254,20 @@ pub(crate) fn from_agents() -> Vec<FromAgent> {
         FromAgent::NeedContent {
             pool: POOL,
             hash: HASH,
+            again: false,
+        },
+        FromAgent::NeedContent {
+            pool: POOL,
+            hash: HASH,
+            again: true,
+        },
+        FromAgent::PassingOn {
+            hash: HASH,
+            port: 40_123,
+            addresses: vec!["10.77.0.11".parse().unwrap(), "fd00::11".parse().unwrap()],
         },
     ];
-    covers!(samples, FromAgent: Register Renew Allotted Started Reports Output Retracted PoolUnfit NeedContent);
+    covers!(samples, FromAgent: Register Renew Allotted Started Reports Output Retracted PoolUnfit NeedContent PassingOn);
     samples
 }
 
@@ -312,8 +325,22 @@ pub(crate) fn to_agents() -> Vec<ToAgent> {
             hash: HASH,
             payloads: payloads(&["elf"]),
         },
+        ToAgent::PassOn {
+            hash: HASH,
+            bytes: 268_435_456,
+            peers: vec![PIN, PeerPin([0x02; 32])],
+        },
+        ToAgent::FetchFrom {
+            hash: HASH,
+            bytes: 268_435_456,
+            addresses: vec![
+                "10.77.0.11:40123".parse().unwrap(),
+                "[fd00::11]:40123".parse().unwrap(),
+            ],
+            pin: PIN,
+        },
     ];
-    covers!(samples, ToAgent: Renewed OpenPool ClosePool Define Allot Grant Retract Cancel Ack Hold Content);
+    covers!(samples, ToAgent: Renewed OpenPool ClosePool Define Allot Grant Retract Cancel Ack Hold Content PassOn FetchFrom);
     samples
 }
 

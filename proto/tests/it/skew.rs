@@ -5,6 +5,7 @@ use fleetpool_proto::{
     Attempt, Frame, Message, PoolId, Role, SlotNo,
     frame::encode_header,
     message::{FromAgent, ReportRow},
+    pool::ContentHash,
     version::{Hello, HelloReply, PROTOCOL, PROTOCOL_MIN, Welcome, negotiate},
 };
 use serde::Serialize;
@@ -65,6 +66,29 @@ fn a_welcome_with_less_or_more_can_be_read() {
     };
     let read = HelloReply::from_frame(frame_of(&reply, "")).expect("known fields");
     assert_eq!(read, HelloReply::Welcome(expect));
+}
+
+#[test]
+fn an_agent_that_cannot_pass_content_on_can_be_read() {
+    #[derive(Serialize)]
+    enum Old {
+        Register { name: String },
+        NeedContent { pool: u64, hash: ContentHash },
+    }
+    let name = "web-1".to_owned();
+    let read = FromAgent::from_frame(frame_of(&Old::Register { name }, ""));
+    let Ok(FromAgent::Register(registration)) = read else {
+        panic!("{read:?}");
+    };
+    assert_eq!((&registration.name[..], registration.pin), ("web-1", None));
+    let (pool, hash) = (3, ContentHash([1; 32]));
+    let read = FromAgent::from_frame(frame_of(&Old::NeedContent { pool, hash }, ""));
+    let expect = FromAgent::NeedContent {
+        pool: PoolId(3),
+        hash,
+        again: false,
+    };
+    assert_eq!(read.expect("known fields"), expect);
 }
 
 #[derive(Serialize)]

@@ -90,6 +90,7 @@ pub(crate) fn keeper_frames() -> Vec<Vec<u8>> {
             spec: SpecId(1),
             body: Box::new(Spec::default()),
             payloads: payloads(),
+            by_descriptor: false,
         }),
         input(ToKeeper::GiveBack { count: 3 }),
         input(ToKeeper::End { grace_ms: 1000 }),

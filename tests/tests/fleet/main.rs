@@ -4,5 +4,6 @@ mod adhoc;
 mod carriers;
 mod cluster;
 mod deploy;
+mod passing;
 mod slurm;
 mod support;
