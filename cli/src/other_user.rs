@@ -10,7 +10,7 @@ use std::{
 };
 
 use fleetpool_proto::command::Word;
-use nix::unistd::{User, geteuid, initgroups, setgid, setuid};
+use nix::unistd::{AccessFlags, User, access, geteuid, initgroups, setgid, setuid};
 
 use crate::archive::PROGRAM;
 
@@ -44,7 +44,7 @@ fn become_command(args: Vec<OsString>) -> (i32, String) {
     let name = user.to_string_lossy();
     let mut command = Command::new(program);
     match user_named(&name).and_then(|user| switch(&user).map(|()| user)) {
-        Ok(user) => command
+        Ok(user) => at_home_where_it_has_to_be(&mut command, &user)
             .env("HOME", &user.dir)
             .env("USER", &user.name)
             .env("LOGNAME", &user.name)
@@ -66,6 +66,15 @@ fn user_named(name: &str) -> Result<User, String> {
     }
 }
 
+/// The agent's folder is the agent's own: who may not look into it is better off at home.
+fn at_home_where_it_has_to_be<'a>(command: &'a mut Command, user: &User) -> &'a mut Command {
+    let looks = AccessFlags::R_OK | AccessFlags::X_OK;
+    match access(".", looks).is_err() && access(&user.dir, looks).is_ok() {
+        true => command.current_dir(&user.dir),
+        false => command,
+    }
+}
+
 /// Takes on the user's groups and number, for good.
 fn switch(user: &User) -> Result<(), String> {
     if geteuid() == user.uid {
@@ -73,7 +82,8 @@ fn switch(user: &User) -> Result<(), String> {
     }
     if !geteuid().is_root() {
         return Err(format!(
-            "this host's agent is not root's, so its tasks cannot be {}'s: deploy it with --run-as root",
+            "this host's agent is not root's, so its tasks cannot be {0}'s: deploy it with --run-as root, or say `sudo -n -u {0}` in front \
+             of the command in place of --user, where sudo lets it",
             user.name
         ));
     }

@@ -168,6 +168,17 @@ write() {
 
 room() { df -Ph "$(dirname "$1")" 2>/dev/null | awk 'NR == 2 { print $4 " free on " $6 }'; }
 
+# Before anything is changed: whether the program, where it is not here yet, finds room.
+check_room() {
+    [ ! -x "$lib/$program" ] || return 0
+    place=$lib
+    while [ ! -d "$place" ]; do place=$(dirname "$place"); done
+    free=$(df -Pk "$place" 2>/dev/null | awk 'NR == 2 { print $4 }')
+    # Where nobody can say, it is tried.
+    [ -z "$free" ] || [ "$free" -ge $((size / 1024)) ] ||
+        fail "cannot write the program to $lib: $(room "$place/."), and it takes $((size / 1048576 + 1))M"
+}
+
 check_platform() {
     host_platform=$(uname -sm)
     [ "$host_platform" = "$platform" ] ||

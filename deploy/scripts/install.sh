@@ -54,6 +54,7 @@ if [ -z "${over_ssh-}" ]; then
     program_of_file "$source"
 fi
 check_platform
+check_room
 
 # unit_text UNIT
 unit_text() {

@@ -118,7 +118,7 @@ enum MaxFail {
 pub(crate) async fn run(args: ExecArgs, cluster: &ClusterArgs) -> Result<Exit, Failure> {
     let template =
         Template::parse(&args.words, args.shell, &Syntax::Host).map_err(Failure::usage)?;
-    let template = args.tasks.as_user(template);
+    let template = args.tasks.as_user(template)?;
     if args.hosts.max_fail.is_some() && args.tasks.halt != Halt::Never {
         return Err(Failure::usage(
             "--max-fail and --halt both say when to stop: give one of them",

@@ -81,7 +81,7 @@ pub(crate) async fn run(args: MapArgs, cluster: &ClusterArgs) -> Result<Exit, Fa
     let (words, groups) = args.sources()?;
     let syntax = args.syntax(groups.iter().map(Vec::len).sum());
     let template = Template::parse(&words, args.shell, &syntax).map_err(Failure::usage)?;
-    let template = args.tasks.as_user(template);
+    let template = args.tasks.as_user(template)?;
     let rows = args.rows(groups)?;
     if args.tasks.dry_run {
         return dry_run(&template, rows);

@@ -17,6 +17,10 @@ use crate::{
     template::Template,
 };
 
+/// What people who look for sudo are to do.
+const NO_SUDO: &str = "there is no --sudo: say `sudo -n` in front of the command where sudo lets the agent's user, \
+or --user root where agents are root's (fleetpool deploy --run-as root)";
+
 /// Options of `map` and `exec` alike.
 #[derive(Args, Debug)]
 pub(crate) struct TaskArgs {
@@ -44,6 +48,9 @@ pub(crate) struct TaskArgs {
     /// Run as this user of each host, whose agent has to be root's
     #[arg(long, value_name = "NAME", help_heading = "Running")]
     user: Option<String>,
+    /// Told apart from a word that is not known: people look for it.
+    #[arg(long, hide = true)]
+    sudo: bool,
     /// Let processes that a task leaves behind live
     #[arg(long, help_heading = "Running")]
     leave_children: bool,
@@ -133,11 +140,14 @@ impl TaskArgs {
     }
 
     /// The command as the user that it is to be run as.
-    pub(crate) fn as_user(&self, template: Template) -> Template {
-        match &self.user {
+    pub(crate) fn as_user(&self, template: Template) -> Result<Template, Failure> {
+        if self.sudo {
+            return Err(Failure::usage(NO_SUDO));
+        }
+        Ok(match &self.user {
             Some(user) => template.started_by(other_user::words(user)),
             None => template,
-        }
+        })
     }
 
     /// How often tasks are run again.

@@ -30,6 +30,13 @@ fn an_input_file_that_is_missing() {
 }
 
 #[test]
+fn sudo_is_a_command_and_not_an_option() {
+    let way_out = ["--sudo", "`sudo -n`", "--user root", "--run-as root"];
+    run(&["exec", "--sudo", "--on", "*", "--", "true"]).refuses(2, &way_out);
+    run(&["map", "--sudo", "true", ":::", "a"]).refuses(2, &way_out);
+}
+
+#[test]
 fn no_tasks_at_once() {
     run(&["map", "-j", "0", "echo", ":::", "a"]).refuses(2, &["1 or more", "every slot"]);
     run(&["map", "-j", "-3", "echo", ":::", "a"]).refuses(2, &["-3"]);
