@@ -172,7 +172,8 @@ state() {
     if ! kill -0 "$(cat "$disk/unshare")" 2>/dev/null; then
         echo dead
         cat "$disk/console"
-    elif grep -q ':0016 .* 0A ' "/proc/$(cat "$disk/init")/net/tcp" 2>/dev/null; then
+    # While systemd has not started everything, only root may log in.
+    elif grep -q ':0016 .* 0A ' "/proc/$(cat "$disk/init")/net/tcp" 2>/dev/null && [ ! -e "/proc/$(cat "$disk/init")/root/run/nologin" ]; then
         echo up
     else
         echo starting

@@ -10,13 +10,21 @@ use crate::support::{plan, run, start, until, within};
 #[test]
 fn a_killed_client_leaves_nothing_on_hosts_that_had_nothing_but_ssh() {
     let fleet = plan(5).behind_jump("h5").start().unwrap();
-    let before = fleet.listings();
+    // Nothing but ssh here, too: no identity, no configuration, no daemon.
+    let at_home = || fleet.head().sh("ls -A; ls -A .ssh");
+    let (before, home) = (fleet.listings(), at_home());
+    assert!(
+        !home.contains("fleetpool") && !home.contains(".config"),
+        "{home}"
+    );
     let mut client = start(
         fleet.head(),
         &[
             "map",
             "--hosts",
             "h[1-3],ada@h4,h5",
+            "-j",
+            "10",
             "setsid sleep 6543 & sleep 6544; : {}",
             ":::",
             "1",
@@ -47,10 +55,14 @@ fn a_killed_client_leaves_nothing_on_hosts_that_had_nothing_but_ssh() {
         hosts.iter().all(|host| host.processes().is_empty())
     });
     let new = fleet.changes_since(&before);
-    assert!(new.iter().all(|line| line.contains("/.cache")), "{new:?}");
-    let is_program = |line: &&String| line.contains("/.cache/fleetpool/bin/");
+    // The program in its folders.
+    let is_program =
+        |line: &&String| line.contains("/.cache/fleetpool/bin/") && line.contains(" f ");
+    let is_folder = |line: &&String| line.contains("/.cache") && line.contains(" d ");
     let programs = new.iter().filter(is_program).count();
-    assert_eq!(programs, 5, "{new:?}");
+    let folders = new.iter().filter(is_folder).count();
+    assert_eq!((programs, new.len() - folders), (5, 5), "{new:?}");
+    assert_eq!(at_home(), home);
     // And none of it is brought again.
     let ran = run(
         fleet.head(),

@@ -1,10 +1,13 @@
 //! A cluster on a fleet: a coordinator on the head, and agents where a test deploys them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use fleetpool_test_fleet::{Fleet, Plan, Running};
 
 use crate::support::{Ran, run, start, until};
+
+/// Of every agent.
+pub(crate) const LEASE: Duration = Duration::from_secs(5);
 
 /// A fleet whose head has a coordinator, and an environment that names it.
 pub(crate) struct Cluster {
@@ -17,7 +20,8 @@ impl Cluster {
         let fleet = plan.start().unwrap();
         let head = fleet.head();
         let _ = head.sh("mkdir -p .config/fleetpool && echo 'cluster = \"head:7700\"' >.config/fleetpool/config.toml && fleetpool init");
-        let coordinator = start(head, &["coordinator", "--lease", "5s"]);
+        let lease = format!("{}s", LEASE.as_secs());
+        let coordinator = start(head, &["coordinator", "--lease", &lease]);
         until("the coordinator listens", || {
             run(head, &["status"]).code == Some(0)
         });

@@ -4,6 +4,7 @@ mod adhoc;
 mod carriers;
 mod cluster;
 mod deploy;
+mod exec;
 mod passing;
 mod slurm;
 mod support;
