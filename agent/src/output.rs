@@ -132,6 +132,11 @@ impl Output {
         self.kept.iter().map(|kept| kept.frame.clone())
     }
 
+    /// The number of the last of it; 0 when there is none.
+    pub(crate) fn last_unacknowledged(&self) -> u64 {
+        self.kept.back().map_or(0, |kept| kept.number)
+    }
+
     /// What a predecessor has left. It takes room as if it had been printed now.
     pub(crate) fn resume(left: OutputLeft) -> Self {
         let mut output = Self::default();

@@ -479,11 +479,15 @@ impl Shell {
         }
     }
 
-    fn say(&mut self, message: FromAgent) {
+    fn say(&mut self, mut message: FromAgent) {
         let Some(up) = &mut self.link else {
             return;
         };
-        let first = matches!(message, FromAgent::Register(_));
+        let mut first = false;
+        if let FromAgent::Register(registration) = &mut message {
+            registration.output = self.output.last_unacknowledged();
+            first = true;
+        }
         let frame = message.into_frame();
         if first {
             up.registered = true;

@@ -8,12 +8,25 @@ use std::{
 #[test]
 fn every_test_that_guarantees_name_exists() {
     let document = read("docs/guarantees.md");
+    let paragraphs = document.split("\n\n");
+    let named = exist(paragraphs.filter(|text| text.starts_with("Shown by ")));
+    assert!(named > 30, "only {named} tests are named");
+}
+
+#[test]
+fn every_test_that_faults_name_exists() {
+    let document = read("docs/faults.md");
+    let rows = document.lines().filter(|line| line.starts_with("| "));
+    // The third cell says what shows it.
+    let named = exist(rows.filter_map(|row| row.split('|').nth(3)));
+    assert!(named > 10, "only {named} tests are named");
+}
+
+/// That tests named behind their file's name exist: how many there are.
+fn exist<'t>(texts: impl Iterator<Item = &'t str>) -> usize {
     let mut wrong = Vec::new();
     let mut named = 0;
-    for paragraph in document
-        .split("\n\n")
-        .filter(|text| text.starts_with("Shown by "))
-    {
+    for paragraph in texts {
         let mut file = String::new();
         for word in paragraph.split('`').skip(1).step_by(2) {
             if word.ends_with(".rs") || word.ends_with(".py") {
@@ -29,8 +42,8 @@ fn every_test_that_guarantees_name_exists() {
             }
         }
     }
-    assert!(named > 30, "only {named} tests are named");
     assert!(wrong.is_empty(), "no such test: {wrong:#?}");
+    named
 }
 
 #[test]

@@ -340,24 +340,25 @@ fn ten_thousand_hosts() {
     assert_eq!(summary.delivered, 100_000);
 }
 
-/// A fleet that works for hours, and loses a host in twenty.
+/// A large fleet at work on many short tasks, that loses a host in twenty.
 #[test]
 #[ignore = "takes minutes: make sim-scale"]
 fn ten_million_tasks_on_ten_thousand_hosts_of_which_five_hundred_are_lost() {
-    const TASKS: u64 = 10_000_000;
-    let (least, most) = (Duration::from_secs(1), Duration::from_secs(3));
-    let mut world = World::new(15).hosts(10_000).slots(4).submit(TASKS);
-    world = world.native().lasting(Lengths::Between(least, most));
+    let ms = Duration::from_millis;
+    let tasks = number("SIM_TASKS").unwrap_or(10_000_000);
+    let mut world = World::new(15).hosts(10_000).slots(4).submit(tasks);
+    world = world.native().lasting(Lengths::Between(ms(10), ms(30)));
+    world = world.turns(ms(number("SIM_TURN").unwrap_or(1)));
     for lost in 0..500 {
-        let time = Duration::from_millis(2000 + u64::from(lost) * 800);
+        let time = ms(300 + u64::from(lost) * 8);
         world = world.at(time).lose(host(20 * lost));
     }
     let start = std::time::Instant::now();
     let summary = world.run();
     eprintln!("{:?}: {summary:?}", start.elapsed());
-    assert_eq!(summary.delivered, TASKS);
+    assert_eq!(summary.delivered, tasks);
     assert!(
-        summary.begun > TASKS,
+        summary.begun > tasks,
         "what ran on lost hosts has run again"
     );
 }

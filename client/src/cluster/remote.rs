@@ -3,7 +3,7 @@
 use std::{future::Future, sync::Arc};
 
 use fleetpool_net::{
-    Address, Carrier, ConnectError, Identity, Sender, Session, connect, connect_tcp,
+    Address, Carrier, Cause, ConnectError, Identity, Sender, Session, connect, connect_tcp,
 };
 use fleetpool_proto::{
     Role,
@@ -118,8 +118,16 @@ async fn hold_lifeline(
             tracing::info!(%error, "no lifeline: if this client is killed, its tasks run on for some seconds")
         }
         Ok((mut lifeline, _)) => tokio::select! {
-            _ = session.closed() => lifeline.sender.close(GOODBYE),
+            // A session that is lost is followed by another, as long as this process is there.
+            () = closed_by_us(&session) => lifeline.sender.close(GOODBYE),
             _ = lifeline.receiver.recv() => {}
         },
+    }
+}
+
+/// Waits until this side ends the session; for ever, when it ends otherwise.
+async fn closed_by_us(session: &Sender) {
+    if session.closed().await.cause != Cause::Us {
+        std::future::pending::<()>().await;
     }
 }

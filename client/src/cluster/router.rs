@@ -350,13 +350,15 @@ impl Shared {
     /// Tells the coordinator what output has come, so that agents may forget it.
     fn tell_heard(&self) {
         let mut heard = self.heard();
-        while let Some((host, upto)) = heard.take_untold() {
-            let (life, number) = upto;
+        while let Some((host, life, number)) = heard.take_untold() {
             let message = FromClient::HeardOutput { host, life, number };
-            if !self.line.try_send(message.into_frame()) {
-                // With the next.
-                return heard.put_back(host, upto);
-            }
+            let (frame, sender) = (message.into_frame(), self.line.sender());
+            let Some(sender) = sender.filter(|sender| sender.try_send(frame.clone()).is_err())
+            else {
+                continue;
+            };
+            // The pool does not end before it is told. When the session ends meanwhile, the output comes again.
+            tokio::spawn(async move { sender.send(frame).await });
         }
     }
 

@@ -1,6 +1,6 @@
 //! Results and output that have come, so that none is taken twice when a coordinator says it again. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use fleetpool_proto::HostId;
 
@@ -43,43 +43,35 @@ impl Taken {
     }
 }
 
-/// The output of each host that has come, by the numbers that its agent gives.
+/// The output of each host that has come, by the numbers that its agent gives in each of its lives.
 #[derive(Debug, Default)]
 pub(crate) struct Heard {
-    /// The life of the agent, and the highest number of it.
-    last: BTreeMap<HostId, (u64, u64)>,
-    /// Hosts of which the coordinator has not been told.
-    untold: BTreeMap<HostId, (u64, u64)>,
+    /// The highest number.
+    last: BTreeMap<(HostId, u64), u64>,
+    /// Of what the coordinator is to be told.
+    untold: BTreeSet<(HostId, u64)>,
 }
 
 impl Heard {
     /// Whether this output is new.
     pub(crate) fn is_news(&mut self, host: HostId, life: u64, number: u64) -> bool {
-        let last = self.last.entry(host).or_default();
-        self.untold.insert(host, (life, number));
-        if last.0 == life && number <= last.1 {
-            self.untold.insert(host, *last);
-            return false;
-        }
-        *last = (life, number);
-        true
+        let last = self.last.entry((host, life)).or_default();
+        self.untold.insert((host, life));
+        let is_news = number > *last;
+        *last = number.max(*last);
+        is_news
     }
 
-    /// What the coordinator is to be told.
-    pub(crate) fn take_untold(&mut self) -> Option<(HostId, (u64, u64))> {
-        self.untold.pop_first()
-    }
-
-    /// It could not be told.
-    pub(crate) fn put_back(&mut self, host: HostId, upto: (u64, u64)) {
-        self.untold.entry(host).or_insert(upto);
+    /// What the coordinator is to be told: a host, a life of its agent, and up to which number its output has come.
+    pub(crate) fn take_untold(&mut self) -> Option<(HostId, u64, u64)> {
+        let (host, life) = self.untold.pop_first()?;
+        let number = self.last.get(&(host, life)).copied();
+        Some((host, life, number.unwrap_or_default()))
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeSet;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -106,12 +98,13 @@ mod tests {
     fn g8_output_is_new_once_in_each_life_of_an_agent() {
         let mut heard = Heard::default();
         let host = HostId(1);
-        let news: Vec<bool> = [(7, 1), (7, 3), (7, 2), (7, 3), (8, 1), (8, 1)]
+        let news: Vec<bool> = [(7, 1), (7, 3), (7, 2), (7, 3), (8, 1), (7, 3), (8, 1)]
             .into_iter()
             .map(|(life, number)| heard.is_news(host, life, number))
             .collect();
-        assert_eq!(news, [true, true, false, false, true, false]);
-        assert_eq!(heard.take_untold(), Some((host, (8, 1))));
+        assert_eq!(news, [true, true, false, false, true, false, false]);
+        assert_eq!(heard.take_untold(), Some((host, 7, 3)));
+        assert_eq!(heard.take_untold(), Some((host, 8, 1)));
         assert_eq!(heard.take_untold(), None);
     }
 }

@@ -1,6 +1,8 @@
 //! Clients that are away: whose session was lost, or whose coordinator was killed. Their pools go on; what they may not
 //! have heard is said again when they are back.
 
+use std::collections::BTreeSet;
+
 use fleetpool_proto::{
     ClientId, HostId, PoolId,
     journal::Fact,
@@ -9,6 +11,7 @@ use fleetpool_proto::{
 
 use crate::{
     core::{Client, CoordinatorCore},
+    host::Host,
     pool::Pool,
     retained::Finished,
 };
@@ -86,9 +89,46 @@ impl CoordinatorCore {
         // What a task printed comes before its end.
         self.print_again(id);
         for &pool in pools {
-            self.say_again(id, pool);
+            let waits = |found: &&mut Pool| found.client == id && !found.unprinted.is_empty();
+            match self.pools.get_mut(&pool).filter(waits) {
+                Some(found) => found.results_wait = true,
+                None => self.say_again(id, pool),
+            }
         }
         self.hold_output(id, false);
+    }
+
+    /// Results that a predecessor had may be told when all that this host has printed before is here.
+    pub(crate) fn print_retained(&mut self, id: HostId) {
+        let host = self.hosts.get(&id);
+        let here = |host: &&Host| host.output_due.is_some_and(|due| due <= host.output_heard);
+        if host.filter(here).is_some() {
+            self.miss_output(id);
+        }
+    }
+
+    /// No output of this host is waited for any more.
+    pub(crate) fn miss_output(&mut self, id: HostId) {
+        let Some(host) = self.hosts.get_mut(&id) else {
+            return;
+        };
+        if host.output_due.take().is_none() {
+            return;
+        }
+        let mut printed = Vec::new();
+        for pool in self.pools.values_mut() {
+            let before = pool.unprinted.len();
+            pool.unprinted.retain(|_, (host, _)| *host != id);
+            if before > 0 && pool.unprinted.is_empty() {
+                printed.push((pool.id, pool.client, std::mem::take(&mut pool.results_wait)));
+            }
+        }
+        for (pool, client, waited) in printed {
+            if waited {
+                self.say_again(client, pool);
+            }
+            self.touched.insert(pool);
+        }
     }
 
     /// Has the tasks of a client that is away wait before they print more than its agents can keep, or lets them go on.
@@ -134,12 +174,21 @@ impl CoordinatorCore {
         };
         let before = host.output_safe();
         let pool = host.in_flight.front().map(|printed| printed.pool);
+        let mut heard = BTreeSet::new();
         host.in_flight.retain(|printed| {
-            printed.client != client || printed.life != life || printed.number > number
+            let is_heard =
+                printed.client == client && printed.life == life && printed.number <= number;
+            if is_heard {
+                heard.insert(printed.pool);
+            }
+            !is_heard
         });
         if let Some(pool) = pool.filter(|_| host.output_safe() != before) {
             self.outputs_owed.insert(id, pool);
         }
+        // It may have been all that a pool's end waited for.
+        heard.retain(|pool| self.pools.get(pool).is_some_and(Pool::is_complete));
+        self.touched.append(&mut heard);
     }
 
     /// Nobody waits for it any more.

@@ -50,6 +50,7 @@ impl CoordinatorCore {
             } => {
                 if self.is_news(id, pool, number) {
                     self.on_output(id, pool, number, rows, payloads);
+                    self.print_retained(id);
                 }
             }
             FromAgent::Retracted {
@@ -166,6 +167,7 @@ impl CoordinatorCore {
                 .get(&id)
                 .and_then(|share| share.tasks.get(row.index));
             task.is_some_and(|task| task.tries.attempt == row.attempt)
+                || entry.unprinted.get(&row.index) == Some(&(id, row.attempt))
         };
         if !rows.iter().all(is_current) {
             let all = rows.into_iter().zip(payloads.into_items());

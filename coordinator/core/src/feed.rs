@@ -159,13 +159,16 @@ impl CoordinatorCore {
             rows,
             payloads,
         };
-        self.outbox.client(found.client, results);
+        if !found.results_wait {
+            self.outbox.client(found.client, results);
+        }
     }
 
     /// Forgets a pool when nothing more can come of it.
     fn end_if_over(&mut self, id: PoolId) {
         let over = self.pools.get(&id).is_some_and(|pool| {
-            pool.is_complete() && !pool.ending || pool.ending && pool.is_drained()
+            let complete = pool.is_complete() && self.is_printed(pool);
+            complete && !pool.ending || pool.ending && pool.is_drained()
         });
         if !over {
             return;
@@ -201,6 +204,15 @@ impl CoordinatorCore {
             ended: pool.ended,
         };
         self.finished.insert(id, finished);
+    }
+}
+
+impl CoordinatorCore {
+    /// Whether the client has all that its tasks printed: until then agents keep it, which forget it with the pool.
+    fn is_printed(&self, pool: &Pool) -> bool {
+        let mut hosts = self.hosts.values();
+        let of_pool = |host: &Host| host.in_flight.iter().any(|printed| printed.pool == pool.id);
+        pool.unprinted.is_empty() && !(pool.keeps && hosts.any(of_pool))
     }
 }
 

@@ -38,6 +38,9 @@ pub(crate) struct Host {
     pub(crate) rtt: Duration,
     /// The highest number of output that has come from this life of its agent.
     pub(crate) output_heard: u64,
+    /// A predecessor of this coordinator may have heard output from it that comes again, up to that number of its agent's; which
+    /// number, it says when it registers.
+    pub(crate) output_due: Option<u64>,
     /// Output that went to a client which has not said that it came, in order.
     pub(crate) in_flight: VecDeque<Printed>,
     /// When its last renewal came.

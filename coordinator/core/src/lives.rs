@@ -67,6 +67,8 @@ impl CoordinatorCore {
         if !same_life {
             host.output_heard = 0;
         }
+        let output = std::mem::take(&mut registration.output);
+        host.output_due = host.output_due.and(Some(output));
         host.state = HostState::Up;
         host.retired = false;
         let held = std::mem::take(&mut registration.held);
@@ -81,6 +83,7 @@ impl CoordinatorCore {
         self.renew_lease(id);
         self.adopt(id, &held);
         self.reconcile(id, &held);
+        self.print_retained(id);
     }
 
     /// Makes this side's picture of a host and the host's own agree.
@@ -160,6 +163,7 @@ impl CoordinatorCore {
                 }
                 core.lose_host(id, Loser::Fenced);
             });
+            self.miss_output(id);
             self.refuse_bound_to(id);
         }
     }
@@ -198,6 +202,7 @@ impl CoordinatorCore {
         host.retired = true;
         if ended {
             self.lose_host(id, Loser::Dead);
+            self.miss_output(id);
         }
     }
 

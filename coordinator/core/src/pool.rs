@@ -86,6 +86,10 @@ pub(crate) struct Pool {
     /// Its client wants to know which tasks are safe.
     pub(crate) tells_safe: bool,
     pub(crate) retained: Retained,
+    /// Results from a predecessor whose output may still come again: who has it, and of which attempt it is.
+    pub(crate) unprinted: BTreeMap<u64, (HostId, Attempt)>,
+    /// Its client is back and waits for results, which wait for their output.
+    pub(crate) results_wait: bool,
     /// Its client is away: its tasks wait before they print more than agents can keep.
     pub(crate) muted: bool,
     /// Facts are wanted.
@@ -147,6 +151,8 @@ impl Pool {
             keeps: false,
             tells_safe: false,
             retained: Retained::default(),
+            unprinted: BTreeMap::new(),
+            results_wait: false,
             muted: false,
             durable: settings.durable,
             returned: Vec::new(),

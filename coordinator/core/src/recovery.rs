@@ -162,8 +162,11 @@ impl CoordinatorCore {
             }
         }
         let hosts: Vec<HostId> = self.hosts.keys().copied().collect();
-        for host in hosts {
-            self.renew_lease(host);
+        for id in hosts {
+            self.renew_lease(id);
+            if let Some(host) = self.hosts.get_mut(&id) {
+                host.output_due = Some(u64::MAX);
+            }
         }
         for &client in clients {
             let entry = self.clients.entry(client).or_default();
@@ -182,6 +185,12 @@ impl CoordinatorCore {
         };
         let shares: Vec<HostId> = pool.shares.keys().copied().collect();
         let (client, ending, detached) = (pool.client, pool.ending, pool.is_detached());
+        for (_, (rows, _)) in pool.retained.iter() {
+            let ran = rows.iter().filter(|row| row.attempt != Attempt::default());
+            let ran = ran.filter(|row| self.hosts.contains_key(&row.host));
+            let unprinted = ran.map(|row| (row.index, (row.host, row.attempt)));
+            pool.unprinted.extend(unprinted);
+        }
         for host in shares {
             self.with(id, host, |pool, facts, _| {
                 let Some(share) = pool.shares.get(&host) else {

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use fleetpool_coordinator_core::{Action, CoordinatorCore, Event, Options};
 use fleetpool_proto::{
     Attempt, ClientId, HostId, Outcome, Payloads, PoolId, SpecId, Timestamp,
+    journal::Fact,
     limits::POOL_WINDOW_BYTES,
     message::{
         FromAgent, FromClient, GrantRow, HeldRow, HeldState, OutputRow, Refusal, Registration,
@@ -31,6 +32,16 @@ struct World {
     told: Vec<ToClient>,
     /// The numbers up to which output was acknowledged, where no reports were.
     output_acked: Vec<u64>,
+    facts: Vec<Fact>,
+}
+
+/// With a journal.
+fn durable(epoch: u64) -> Options {
+    Options {
+        durable: true,
+        epoch,
+        ..Options::default()
+    }
 }
 
 impl World {
@@ -101,8 +112,46 @@ impl World {
                 ToClient::Results { rows, .. } => self.results.extend(rows),
                 other => self.told.push(other),
             },
-            Action::Record(_) | Action::DropAgent { .. } | Action::FetchContent { .. } => {}
+            Action::Record(fact) => self.facts.push(fact),
+            Action::DropAgent { .. } | Action::FetchContent { .. } => {}
         }
+    }
+
+    /// Another coordinator goes on where this one was killed. The client is back, before any host.
+    fn recover(self) -> Self {
+        let mut next = Self {
+            core: CoordinatorCore::new(durable(2)),
+            now: self.now,
+            ..Self::default()
+        };
+        for fact in self.facts {
+            next.core.recover(next.now, fact);
+        }
+        next.core.recovered(next.now, &[CLIENT], false);
+        next.resume();
+        next
+    }
+
+    fn resume(&mut self) {
+        let user = "ada".to_owned();
+        self.handle(Event::ClientConnected {
+            client: CLIENT,
+            user,
+        });
+        let pools = vec![POOL];
+        self.client(FromClient::Resume { pools });
+    }
+
+    /// What the client is told of results and output, in order.
+    fn heard(&self) -> Vec<String> {
+        self.told
+            .iter()
+            .filter_map(|message| match message {
+                ToClient::Output { number, .. } => Some(format!("output {number}")),
+                ToClient::PoolEnded { .. } => Some("ended".to_owned()),
+                _ => None,
+            })
+            .collect()
     }
 
     fn at_agent(&mut self, host: HostId, message: ToAgent) {
@@ -410,6 +459,87 @@ fn g8_lines_of_an_attempt_that_is_not_the_current_one_are_dropped_and_acknowledg
     prints(&mut world, 1, 1, 9);
     assert_eq!(printed(&world), [""; 0]);
     assert_eq!(world.output_acked, [1]);
+}
+
+/// A task has printed and ended, and its client was told of neither when the coordinator was killed.
+fn killed_before_the_client_heard() -> World {
+    let mut world = World {
+        core: CoordinatorCore::new(durable(1)),
+        ..World::default()
+    };
+    world.join(HostId(0), 1, 1, 1);
+    world.resume();
+    world.open(POOL, of_slots(1));
+    world.submit(POOL, 0, 1);
+    let submitted = 1;
+    world.client(FromClient::Close {
+        pool: POOL,
+        submitted,
+    });
+    prints(&mut world, 1, 1, 1);
+    world.report(HostId(0), POOL, Outcome::Done, 10);
+    assert_eq!(world.results.len(), 1);
+    world.recover()
+}
+
+#[test]
+fn g8_results_of_a_predecessor_wait_for_the_output_that_comes_before_them() {
+    let mut world = killed_before_the_client_heard();
+    assert_eq!((world.results.len(), world.heard().len()), (0, 0));
+    let registration = Registration {
+        slots: 1,
+        incarnation: 1,
+        output: 1,
+        ..Registration::default()
+    };
+    world.register(HostId(0), 2, registration);
+    assert_eq!((world.results.len(), world.heard().len()), (0, 0));
+    prints(&mut world, 2, 1, 1);
+    assert_eq!(world.heard(), ["output 1"]);
+    assert_eq!(world.results.len(), 1);
+    world.client(FromClient::HeardOutput {
+        host: HostId(0),
+        life: 1,
+        number: 1,
+    });
+    assert_eq!(world.heard(), ["output 1", "ended"]);
+}
+
+#[test]
+fn g8_results_of_a_predecessor_wait_for_no_output_that_does_not_come() {
+    let mut nothing_left = killed_before_the_client_heard();
+    nothing_left.rejoin(HostId(0), 2, 1, Vec::new());
+    assert_eq!(nothing_left.results.len(), 1);
+    let mut lost = killed_before_the_client_heard();
+    lost.now = lost.now + Duration::from_secs(60);
+    lost.handle(Event::Tick);
+    assert_eq!(lost.results.len(), 1);
+}
+
+#[test]
+fn g8_a_pool_does_not_end_before_its_client_has_all_that_it_printed() {
+    let mut world = World {
+        core: CoordinatorCore::new(durable(1)),
+        ..World::default()
+    };
+    world.join(HostId(0), 1, 1, 1);
+    world.resume();
+    world.open(POOL, of_slots(1));
+    world.submit(POOL, 0, 1);
+    let submitted = 1;
+    world.client(FromClient::Close {
+        pool: POOL,
+        submitted,
+    });
+    prints(&mut world, 1, 1, 1);
+    world.report(HostId(0), POOL, Outcome::Done, 10);
+    assert_eq!(world.heard(), ["output 1"]);
+    world.client(FromClient::HeardOutput {
+        host: HostId(0),
+        life: 1,
+        number: 1,
+    });
+    assert_eq!(world.heard(), ["output 1", "ended"]);
 }
 
 #[test]

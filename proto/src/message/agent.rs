@@ -135,6 +135,8 @@ pub struct Registration {
     pub carrier: String,
     /// What other agents know this one by when they pass content on to each other. `None`: it takes no part in that.
     pub pin: Option<PeerPin>,
+    /// The number of the last output that was not acknowledged, and comes again behind this; 0: there is none.
+    pub output: u64,
     /// Every attempt that this agent's life has been granted and that it has not been told to forget.
     #[serde(with = "table")]
     pub held: Vec<HeldRow>,

@@ -210,6 +210,7 @@ pub(crate) fn from_agents() -> Vec<FromAgent> {
             containment: "subreaper".to_owned(),
             carrier: "quic".to_owned(),
             pin: Some(PIN),
+            output: 9,
             held: held.collect(),
         })),
         FromAgent::Renew {

@@ -21,7 +21,7 @@ use fleetpool_proto::{
 
 use super::{
     Kind, end_file,
-    notes::{Job, Note, Notes},
+    notes::{Job, Note, Notes, Said},
     task,
 };
 use crate::chance::Chance;
@@ -209,7 +209,10 @@ async fn hear(mut events: Events, job: Job, notes: &Notes) -> Result<(), Gone> {
                     index,
                     attempt: Some(attempt),
                     outcome: outcome.name().to_owned(),
-                    right: said == word(job, index, attempt).as_bytes(),
+                    said: match said.is_empty() {
+                        true => Said::Nothing,
+                        false => Said::of(said == word(job, index, attempt).as_bytes()),
+                    },
                 })?;
             }
             PoolEvent::Refused { reason, .. } | PoolEvent::Lost(reason) => {
@@ -266,13 +269,16 @@ fn native(
         handles.push(pool.apply_async(work, input).map_err(lost)?);
     }
     for (index, handle) in (0..).zip(handles) {
-        let (attempt, outcome, right) = match handle.get() {
-            Ok(Ok((of, what, attempt))) => (Some(attempt), "done", (of, what) == (job.0, index)),
+        let (attempt, outcome, said) = match handle.get() {
+            Ok(Ok((of, what, attempt))) => {
+                let said = Said::of((of, what) == (job.0, index));
+                (Some(attempt), "done", said)
+            }
             Ok(Err(error)) => return Err(Gone::Io(io::Error::other(error))),
             Err(fleetpool::Error::Task(error)) => match error {
-                fleetpool::TaskError::WorkerLost { .. } => (None, "worker_lost", false),
-                fleetpool::TaskError::HostLost { .. } => (None, "host_lost", false),
-                _ => (None, "another", false),
+                fleetpool::TaskError::WorkerLost { .. } => (None, "worker_lost", Said::Nothing),
+                fleetpool::TaskError::HostLost { .. } => (None, "host_lost", Said::Nothing),
+                _ => (None, "another", Said::Nothing),
             },
             Err(error) => return Err(lost(error)),
         };
@@ -281,7 +287,7 @@ fn native(
             index,
             attempt,
             outcome: outcome.to_owned(),
-            right,
+            said,
         })?;
     }
     pool.close();

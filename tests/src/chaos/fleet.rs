@@ -361,6 +361,11 @@ impl Fleet {
         stopped.and(gone.map_err(|waited| format!("{waited}: {:?}", described(&mark))))
     }
 
+    pub(super) fn note_host_down(&self, number: usize) {
+        let host = self.hosts[number].name.to_owned();
+        self.note(Note::HostDown { host });
+    }
+
     pub(super) fn note(&self, note: Note) {
         self.notes.add(note).expect("the folder is writable");
     }

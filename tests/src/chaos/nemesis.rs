@@ -170,6 +170,7 @@ impl Nemesis {
         match fault {
             Fault::KillCoordinator => {
                 lasts = self.absence();
+                fleet.note(Note::CoordinatorDown);
                 fleet.coordinator.take().into_iter().for_each(Part::kill);
             }
             Fault::StopCoordinator => {
@@ -177,11 +178,15 @@ impl Nemesis {
                 stop(fleet.coordinator.as_ref());
             }
             Fault::KillAgent(host) => {
+                fleet.note_host_down(host);
                 let agent = fleet.hosts[host].agent.take();
                 agent.into_iter().for_each(Part::kill);
             }
             Fault::StopAgent(host) => stop(fleet.hosts[host].agent.as_ref()),
-            Fault::CutPower(host) => fleet.cut_power(host),
+            Fault::CutPower(host) => {
+                fleet.note_host_down(host);
+                fleet.cut_power(host);
+            }
             Fault::CutBoth(host) => fleet.hosts[host].line.cut(true),
             Fault::CutUp(host) => fleet.hosts[host].line.cut_up(true),
             Fault::CutDown(host) => fleet.hosts[host].line.cut_down(true),

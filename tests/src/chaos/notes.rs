@@ -31,13 +31,13 @@ impl Job {
 pub(super) enum Note {
     /// A client opens a pool and submits so many tasks.
     Opened { job: Job, kind: Kind, tasks: u64 },
-    /// A client was told how a task ended: by which attempt, as far as it is told, and whether what came with it is right.
+    /// A client was told how a task ended: by which attempt, as far as it is told, and what came with it.
     Delivered {
         job: Job,
         index: u64,
         attempt: Option<u32>,
         outcome: String,
-        right: bool,
+        said: Said,
     },
     /// All of a pool was delivered, and it has ended.
     Over { job: Job },
@@ -57,11 +57,31 @@ pub(super) enum Note {
     Overlapped { job: Job, index: u64, attempt: u32 },
     /// A task's process was killed by the nemesis.
     Killed { pid: u32 },
+    /// A host's agent was killed, or its power cut.
+    HostDown { host: String },
+    /// The coordinator was killed.
+    CoordinatorDown,
     /// A client was killed.
     ClientKilled { client: u32 },
     /// The coordinator, or the client, was out of reach for longer than clients are waited for. It began so long ago, in
     /// microseconds.
     Away { client: Option<u32>, us: u64 },
+}
+
+/// What a task returned, or printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Said {
+    /// Exactly what it should.
+    Right,
+    Nothing,
+    /// Something else.
+    Wrong,
+}
+
+impl Said {
+    pub(super) fn of(right: bool) -> Self {
+        if right { Self::Right } else { Self::Wrong }
+    }
 }
 
 /// A note and its time.

@@ -7,7 +7,7 @@ use std::{
 
 use super::{
     Kind,
-    notes::{Dated, Job, Note},
+    notes::{Dated, Job, Note, Said},
 };
 
 /// Of each kind of wrong, so many are told one by one.
@@ -25,6 +25,8 @@ pub(super) struct Verdict {
     delivered: BTreeMap<String, u64>,
     /// Tasks whose result is not of their first attempt.
     recovered: u64,
+    /// Tasks that are done, and of which nobody knows what they printed.
+    mute: u64,
     /// Attempts that began.
     begun: u64,
     /// From the end of all faults until the next result.
@@ -42,10 +44,56 @@ struct Pool {
 
 #[derive(Debug, Default)]
 struct Task {
-    begun: Vec<(u64, u32, u32)>,
+    begun: Vec<Began>,
     ended: BTreeSet<u32>,
-    delivered: Vec<(u64, Option<u32>, String, bool)>,
+    delivered: Vec<Delivered>,
     overlaps: u64,
+}
+
+#[derive(Debug)]
+struct Began {
+    at: u64,
+    attempt: u32,
+    host: String,
+    pid: u32,
+}
+
+#[derive(Debug)]
+struct Delivered {
+    at: u64,
+    attempt: Option<u32>,
+    outcome: String,
+    said: Said,
+}
+
+/// What was ended, and when.
+#[derive(Debug, Default)]
+struct Ends {
+    /// Processes of tasks.
+    killed: BTreeMap<u32, u64>,
+    clients: BTreeSet<u32>,
+    hosts: Vec<(u64, String)>,
+    coordinators: Vec<u64>,
+}
+
+impl Ends {
+    /// Whether what a task printed may be lost: its agent kept it for a client that was away, and was killed; the coordinator had
+    /// it as well, and was killed, too.
+    fn took_output(&self, task: &Task, of: &Delivered) -> bool {
+        let mut began = task.begun.iter();
+        let Some(began) = began.find(|began| Some(began.attempt) == of.attempt) else {
+            return false;
+        };
+        let between = |at: &u64| (began.at..of.at).contains(at);
+        let mut hosts = self.hosts.iter();
+        hosts.any(|(at, host)| between(at) && *host == began.host)
+            && self.coordinators.iter().any(between)
+    }
+
+    /// Whether somebody killed a process in that time.
+    fn killed_between(&self, from: u64, until: u64) -> bool {
+        self.killed.values().any(|at| (from..until).contains(at))
+    }
 }
 
 /// Judges a history. `healed`: when the last fault was over.
@@ -53,8 +101,7 @@ pub(super) fn of(history: &[Dated], healed: u64) -> Verdict {
     let mut verdict = Verdict::default();
     let mut pools: BTreeMap<Job, Pool> = BTreeMap::new();
     let mut tasks: BTreeMap<(Job, u64), Task> = BTreeMap::new();
-    let mut killed = BTreeSet::new();
-    let mut clients_killed = BTreeSet::new();
+    let mut ends = Ends::default();
     let mut away = Vec::new();
     for Dated { at_us, note } in history {
         let at = *at_us;
@@ -81,7 +128,7 @@ pub(super) fn of(history: &[Dated], healed: u64) -> Verdict {
                 index,
                 attempt,
                 outcome,
-                right,
+                said,
             } => {
                 if at > healed {
                     let after = at - healed;
@@ -90,18 +137,28 @@ pub(super) fn of(history: &[Dated], healed: u64) -> Verdict {
                 }
                 *verdict.delivered.entry(outcome.clone()).or_default() += 1;
                 let task = tasks.entry((*job, *index)).or_default();
-                task.delivered.push((at, *attempt, outcome.clone(), *right));
+                task.delivered.push(Delivered {
+                    at,
+                    attempt: *attempt,
+                    outcome: outcome.clone(),
+                    said: *said,
+                });
             }
             Note::Began {
                 job,
                 index,
                 attempt,
+                host,
                 pid,
-                ..
             } => {
                 verdict.begun += 1;
                 let task = tasks.entry((*job, *index)).or_default();
-                task.begun.push((at, *attempt, *pid));
+                task.begun.push(Began {
+                    at,
+                    attempt: *attempt,
+                    host: host.clone(),
+                    pid: *pid,
+                });
             }
             Note::Ended {
                 job,
@@ -114,13 +171,15 @@ pub(super) fn of(history: &[Dated], healed: u64) -> Verdict {
             Note::Overlapped { job, index, .. } => {
                 tasks.entry((*job, *index)).or_default().overlaps += 1;
             }
-            Note::Killed { pid } => drop(killed.insert(*pid)),
-            Note::ClientKilled { client } => drop(clients_killed.insert(*client)),
+            Note::Killed { pid } => drop(ends.killed.insert(*pid, at)),
+            Note::HostDown { host } => ends.hosts.push((at, host.clone())),
+            Note::CoordinatorDown => ends.coordinators.push(at),
+            Note::ClientKilled { client } => drop(ends.clients.insert(*client)),
             Note::Away { client, us } => away.push((at.saturating_sub(*us), at, *client)),
         }
     }
-    verdict.judge_pools(&pools, &clients_killed, &away);
-    verdict.judge_tasks(&pools, &tasks, &killed, &clients_killed);
+    verdict.judge_pools(&pools, &ends.clients, &away);
+    verdict.judge_tasks(&pools, &tasks, &ends);
     verdict
 }
 
@@ -156,12 +215,11 @@ impl Verdict {
         &mut self,
         pools: &BTreeMap<Job, Pool>,
         tasks: &BTreeMap<(Job, u64), Task>,
-        killed: &BTreeSet<u32>,
-        clients_killed: &BTreeSet<u32>,
+        ends: &Ends,
     ) {
         let mut wrong = Findings::default();
         for (job, pool) in pools {
-            if !pool.over || clients_killed.contains(&client_of(*job)) {
+            if !pool.over {
                 continue;
             }
             for index in 0..pool.tasks {
@@ -187,23 +245,31 @@ impl Verdict {
             if pool.kind == Kind::Once && task.begun.len() > 1 {
                 wrong.add("task that ran twice and may not", this());
             }
-            let Some((at, attempt, outcome, right)) = task.delivered.first() else {
+            let Some(result) = task.delivered.first() else {
                 continue;
             };
-            if task.begun.iter().any(|(began, ..)| began > at) {
+            if task.begun.iter().any(|began| began.at > result.at) {
                 wrong.add("task that ran after its result", this());
             }
-            let was_killed = task.begun.iter().any(|(_, _, pid)| killed.contains(pid));
-            let may_be = match outcome.as_str() {
-                "done" => *right && attempt.is_some_and(|attempt| task.ended.contains(&attempt)),
-                "failed" | "worker_lost" => was_killed,
+            let mut pids = task.begun.iter().map(|began| began.pid);
+            let done = result.attempt.filter(|it| task.ended.contains(it));
+            let may_be = match result.outcome.as_str() {
+                "done" if result.said == Said::Nothing => {
+                    done.is_some() && ends.took_output(task, result)
+                }
+                "done" => done.is_some() && result.said == Said::Right,
+                "failed" => pids.any(|pid| ends.killed.contains_key(&pid)),
+                // A worker may be killed that has a task and has not begun it.
+                "worker_lost" => ends.killed_between(pool.opened, result.at),
                 "unknown" => pool.kind == Kind::Once,
                 _ => false,
             };
             if !may_be {
                 wrong.add("result that cannot be", this());
             }
-            self.recovered += u64::from(outcome == "done" && *attempt > Some(1));
+            let recovered = result.outcome == "done" && result.attempt > Some(1);
+            self.recovered += u64::from(recovered);
+            self.mute += u64::from(result.outcome == "done" && result.said == Said::Nothing);
         }
         self.wrong.extend(wrong.told());
     }
@@ -247,6 +313,11 @@ impl fmt::Display for Verdict {
             f,
             "{:>8}  of them recovered on another attempt",
             self.recovered
+        )?;
+        writeln!(
+            f,
+            "{:>8}  without what they printed: coordinator and agent were killed before it was taken",
+            self.mute
         )?;
         writeln!(f, "{:>8}  attempts begun", self.begun)?;
         if let Some(us) = self.healed_us {
@@ -298,7 +369,7 @@ mod tests {
             index: 0,
             attempt: Some(attempt),
             outcome: outcome.to_owned(),
-            right: true,
+            said: Said::Right,
         }
     }
 
@@ -371,6 +442,32 @@ mod tests {
         let why = "gone".to_owned();
         let lost = Note::Lost { job, why };
         found(wrong_with([opened(Again), lost]), "lost pool");
+    }
+
+    #[test]
+    fn output_may_be_lost_with_all_who_had_it_only() {
+        let mute = || Note::Delivered {
+            job: JOB,
+            index: 0,
+            attempt: Some(1),
+            outcome: "done".to_owned(),
+            said: Said::Nothing,
+        };
+        let opened = || opened(Kind::Again);
+        let host = "h1".to_owned();
+        let (agent, coordinator) = (Note::HostDown { host }, Note::CoordinatorDown);
+        let both = [
+            opened(),
+            began(1),
+            ended(1),
+            agent.clone(),
+            coordinator,
+            mute(),
+            OVER,
+        ];
+        assert_eq!(wrong_with(both), "");
+        let wrong = wrong_with([opened(), began(1), ended(1), agent, mute(), OVER]);
+        assert!(wrong.starts_with("result that cannot be"), "{wrong}");
     }
 
     #[test]

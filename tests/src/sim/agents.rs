@@ -38,6 +38,8 @@ pub(super) struct Host {
     pub(super) newest: Option<SessionNo>,
     pub(super) workers: BTreeMap<SlotNo, Worker>,
     timer: Option<u64>,
+    /// It has been told something, and acts at its next turn.
+    pub(super) awaits_turn: bool,
     /// Until when nothing passes to the coordinator, and from it.
     pub(super) cut_up_until: u64,
     pub(super) cut_down_until: u64,
@@ -74,6 +76,7 @@ impl Host {
             newest: None,
             workers: BTreeMap::new(),
             timer: None,
+            awaits_turn: false,
             cut_up_until: 0,
             cut_down_until: 0,
             clock_base: chance.within(1..1 << 40),
@@ -211,7 +214,7 @@ impl Engine {
         let clock = host.clock(now);
         if let Some(core) = &mut host.core {
             core.handle(clock, event);
-            self.stirred.insert(number);
+            self.stir(number);
         }
     }
 

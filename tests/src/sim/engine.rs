@@ -16,6 +16,7 @@ use super::{
     clients::{Client, Deed},
     journal::Journal,
     plan::{Bug, Failure, Fault, World},
+    timeline::Timeline,
     trace::Trace,
     truth::Truth,
     wire::{Parcel, Session, decode, encode, lateness},
@@ -64,6 +65,8 @@ pub(super) enum What {
     /// The disk of that life of the coordinator has so many facts.
     Synced(u64, usize),
     Look,
+    /// A host's agent, or the coordinator, acts for all that has come since it last did.
+    Turn(Option<usize>),
 }
 
 #[derive(Debug)]
@@ -80,12 +83,12 @@ pub(super) enum ToCoordinator {
 pub(super) struct Engine {
     pub(super) world: World,
     pub(super) now: u64,
-    timeline: BTreeMap<(u64, u64), What>,
-    number: u64,
+    timeline: Timeline,
     pub(super) chance: Chance,
     pub(super) coordinator: CoordinatorCore,
     pub(super) journal: Journal,
     pub(super) coordinator_stirred: bool,
+    coordinator_awaits_turn: bool,
     pub(super) coordinator_timer: Option<u64>,
     pub(super) sessions: BTreeMap<SessionNo, Session>,
     pub(super) session: SessionNo,
@@ -118,12 +121,12 @@ impl Engine {
         let faults_end = faults_end.max().unwrap_or_default();
         let mut engine = Self {
             now: 0,
-            timeline: BTreeMap::new(),
-            number: 0,
+            timeline: Timeline::default(),
             chance: Chance::new(world.seed),
             coordinator: CoordinatorCore::new(Options::default()),
             journal: Journal::default(),
             coordinator_stirred: false,
+            coordinator_awaits_turn: false,
             coordinator_timer: None,
             sessions: BTreeMap::new(),
             session: 0,
@@ -194,14 +197,10 @@ impl Engine {
     }
 
     pub(super) fn run(mut self) -> Result<Summary, Failure> {
-        while let Some(((at, _), what)) = self.timeline.pop_first() {
+        while let Some((at, what)) = self.timeline.pop() {
             self.now = at;
             self.happen(what);
-            if self
-                .timeline
-                .first_key_value()
-                .is_none_or(|((next, _), _)| *next > at)
-            {
+            if self.timeline.next().is_none_or(|next| next > at) {
                 self.drain();
             }
             if self.broken.is_some() || self.is_over() {
@@ -274,8 +273,7 @@ impl Engine {
     }
 
     pub(super) fn at(&mut self, at: u64, what: What) {
-        self.number += 1;
-        self.timeline.insert((at.max(self.now), self.number), what);
+        self.timeline.insert(at.max(self.now), what);
     }
 
     /// Time that a message takes.
@@ -309,7 +307,42 @@ impl Engine {
                 self.check(broken);
                 self.after(LOOK_US, What::Look);
             }
+            What::Turn(Some(host)) => {
+                self.hosts[host].awaits_turn = false;
+                self.stirred.insert(host);
+            }
+            What::Turn(None) => {
+                self.coordinator_awaits_turn = false;
+                self.coordinator_stirred = true;
+            }
         }
+    }
+
+    /// A host's agent has been told something, which it acts on at the end of this instant or at its next turn.
+    pub(super) fn stir(&mut self, host: usize) {
+        let Some(next) = self.next_turn(host as u64) else {
+            self.stirred.insert(host);
+            return;
+        };
+        if !std::mem::replace(&mut self.hosts[host].awaits_turn, true) {
+            self.at(next, What::Turn(Some(host)));
+        }
+    }
+
+    fn stir_coordinator(&mut self) {
+        let Some(next) = self.next_turn(0) else {
+            self.coordinator_stirred = true;
+            return;
+        };
+        if !std::mem::replace(&mut self.coordinator_awaits_turn, true) {
+            self.at(next, What::Turn(None));
+        }
+    }
+
+    /// When the next turn comes; not everybody's at once.
+    fn next_turn(&self, who: u64) -> Option<u64> {
+        let turn = self.world.turn_us;
+        (turn > 0).then(|| self.now + turn - (self.now + who) % turn)
     }
 
     fn reach_coordinator(&mut self, message: ToCoordinator) {
@@ -380,7 +413,7 @@ impl Engine {
         self.trace
             .tell(self.now, || format!("coordinator <- {event:?}"));
         self.coordinator.handle(Timestamp(self.now), event);
-        self.coordinator_stirred = true;
+        self.stir_coordinator();
     }
 
     /// Lets everybody who was told something act.

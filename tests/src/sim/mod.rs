@@ -14,6 +14,7 @@
 //! - `plan`: what a world is made of, as a sentence: `World::new(seed).hosts(3).slots(4).submit(100).lose(host(1)).run()`;
 //! - `dice`: worlds that nobody would think of;
 //! - `engine`: time, and who is told what when;
+//! - `timeline`: what is to happen, by its time;
 //! - `wire`: sessions and how they go wrong;
 //! - `agents`, `workers`, `clients`: the shells around the cores;
 //! - `journal`: a coordinator that is killed, and its successor;
@@ -26,6 +27,7 @@ mod engine;
 mod faults;
 mod journal;
 mod plan;
+mod timeline;
 mod trace;
 mod truth;
 mod wire;

@@ -7,7 +7,7 @@ use fleetpool_proto::{
     pool::{ContentHash, PoolOptions, Retries, Runtime, Spec},
 };
 
-use super::engine::{Engine, Summary};
+use super::engine::{Engine, Summary, us};
 
 /// The `n`-th host of a world, counted from 0.
 #[must_use]
@@ -24,6 +24,8 @@ pub struct World {
     pub(super) faults: Vec<(Duration, Fault)>,
     /// Microseconds that a message takes: least and most.
     pub(super) delay_us: (u64, u64),
+    /// Microseconds between two times that a shell acts, as busy ones do; 0: at once.
+    pub(super) turn_us: u64,
     /// One in this many messages with payloads is overtaken by what is sent after it.
     pub(super) bulk_one_in: u64,
     pub(super) window_tasks: u64,
@@ -199,6 +201,7 @@ impl World {
             pools: Vec::new(),
             faults: Vec::new(),
             delay_us: (100, 1000),
+            turn_us: 0,
             bulk_one_in: 0,
             window_tasks: 65_536,
             lost_after: Duration::from_secs(100),
@@ -299,8 +302,14 @@ impl World {
     /// Each message takes between `min` and `max`.
     #[must_use]
     pub fn delay(mut self, min: Duration, max: Duration) -> Self {
-        let us = |time: Duration| u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
         self.delay_us = (us(min), us(max));
+        self
+    }
+
+    /// Agents and the coordinator act at most so often, each time for all that has come meanwhile: as busy ones do.
+    #[must_use]
+    pub fn turns(mut self, turn: Duration) -> Self {
+        self.turn_us = us(turn);
         self
     }
 
