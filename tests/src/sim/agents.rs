@@ -38,7 +38,7 @@ pub(super) struct Host {
     pub(super) newest: Option<SessionNo>,
     pub(super) workers: BTreeMap<SlotNo, Worker>,
     timer: Option<u64>,
-    /// It has been told something, and acts at its next turn.
+    /// Something has come, which it takes in at its next turn.
     pub(super) awaits_turn: bool,
     /// Until when nothing passes to the coordinator, and from it.
     pub(super) cut_up_until: u64,
@@ -159,14 +159,31 @@ impl Engine {
             host.mail.push_back(mail);
             return;
         }
-        self.open_mail(number, mail);
+        let Some(next) = self.next_turn(number as u64) else {
+            return self.open_mail(number, mail);
+        };
+        let host = &mut self.hosts[number];
+        host.mail.push_back(mail);
+        if !std::mem::replace(&mut host.awaits_turn, true) {
+            self.at(next, What::Turn(Some(number)));
+        }
+    }
+
+    /// The agent takes in all that has come since it last did, and acts.
+    pub(super) fn take_turn(&mut self, number: usize) {
+        self.hosts[number].awaits_turn = false;
+        while !self.hosts[number].paused
+            && let Some(mail) = self.hosts[number].mail.pop_front()
+        {
+            self.open_mail(number, mail);
+        }
     }
 
     fn open_mail(&mut self, number: usize, mail: Mail) {
         let host = &mut self.hosts[number];
         let event = match mail {
             Mail::Up(session) => {
-                if self.sessions.get(&session).is_none_or(|entry| entry.over) {
+                if self.sessions.get(session).is_none_or(|entry| entry.over) {
                     return self.dial_later(number);
                 }
                 host.session = Some(session);
@@ -185,7 +202,7 @@ impl Engine {
                 Event::LinkDown
             }
             Mail::Frame(session, frame, parcel) => {
-                let Some(entry) = self.sessions.get_mut(&session) else {
+                let Some(entry) = self.sessions.get_mut(session) else {
                     return;
                 };
                 if !entry.down.arrives(frame) || host.session != Some(session) {
@@ -214,7 +231,7 @@ impl Engine {
         let clock = host.clock(now);
         if let Some(core) = &mut host.core {
             core.handle(clock, event);
-            self.stir(number);
+            self.stirred.insert(number);
         }
     }
 
@@ -336,16 +353,13 @@ impl Engine {
         if cut || host.paused || self.journal.down {
             return self.dial_later(number);
         }
-        self.session += 1;
-        let session = self.session;
-        self.hosts[number].newest = Some(session);
-        let entry = Session {
+        let session = self.sessions.add(Session {
             host: number,
             up: Default::default(),
             down: Default::default(),
             over: false,
-        };
-        self.sessions.insert(session, entry);
+        });
+        self.hosts[number].newest = Some(session);
         let (there, back) = (self.delay(), self.delay());
         let connected = ToCoordinator::Connected(number, session);
         self.after(there, What::Coordinator(connected));
@@ -359,7 +373,7 @@ impl Engine {
         let (delay, late) = (self.delay(), self.late(has_body));
         // While the line is cut for a moment what is sent is repeated until it gets through.
         let from = self.now.max(self.hosts[number].cut_up_until);
-        let entry = self.sessions.get_mut(&session);
+        let entry = self.sessions.get_mut(session);
         if let Some((frame, at)) = entry.and_then(|entry| entry.up.send(from, delay, late)) {
             let message = ToCoordinator::FromAgent(number, session, frame, parcel);
             self.at(at, What::Coordinator(message));
@@ -378,7 +392,7 @@ impl Engine {
             return;
         };
         let (from, life) = (self.now.max(host.cut_down_until), host.life);
-        let entry = self.sessions.get_mut(&session);
+        let entry = self.sessions.get_mut(session);
         if let Some((frame, at)) = entry.and_then(|entry| entry.down.send(from, delay, late)) {
             let mail = Mail::Frame(session, frame, parcel);
             self.at(at, What::Agent(number, life, mail));

@@ -29,7 +29,7 @@ pub(super) struct Client {
     submitted: u64,
     closed: bool,
     heard: u64,
-    /// Tasks whose outcome has come.
+    /// Tasks whose outcome has come, where they may come again.
     taken: BTreeSet<u64>,
     /// Messages of results that have come on this session: up to here, and some after that.
     messages_upto: u64,
@@ -198,7 +198,7 @@ impl Engine {
             let connected = ToCoordinator::ClientConnected(number, session);
             self.at(at, What::Coordinator(connected));
         }
-        if self.world.is_durable() {
+        if self.durable {
             self.client_sends(number, FromClient::Resume { pools });
         }
     }
@@ -230,8 +230,7 @@ impl Engine {
                 payloads,
             } => {
                 for (row, payload) in rows.iter().zip(payloads.items()) {
-                    let is_new = self.clients[number].taken.insert(row.index);
-                    if !is_new && self.world.is_durable() {
+                    if self.durable && !self.clients[number].taken.insert(row.index) {
                         continue;
                     }
                     self.clients[number].heard += 1;
@@ -337,7 +336,7 @@ impl Engine {
     }
 
     fn client_says(&mut self, number: usize, message: FromClient) {
-        if self.world.is_durable() {
+        if self.durable {
             self.clients[number].said.push(message.clone());
         }
         self.client_sends(number, message);
@@ -366,7 +365,7 @@ impl Engine {
         if std::mem::replace(&mut self.clients[number].over, true) {
             return;
         }
-        if self.world.is_durable() {
+        if self.durable {
             let pool = self.clients[number].pool;
             self.client_sends(number, FromClient::Done { pool });
         }

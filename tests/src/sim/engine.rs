@@ -1,9 +1,6 @@
 //! Virtual time, and who is told what when.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Duration,
-};
+use std::{collections::BTreeSet, time::Duration};
 
 use fleetpool_coordinator_core::{Action, CoordinatorCore, Event, Options, SessionNo};
 use fleetpool_proto::{
@@ -19,7 +16,7 @@ use super::{
     timeline::Timeline,
     trace::Trace,
     truth::Truth,
-    wire::{Parcel, Session, decode, encode, lateness},
+    wire::{Parcel, Sessions, decode, encode, lateness},
     workers::ToWorker,
 };
 use crate::chance::Chance;
@@ -65,7 +62,7 @@ pub(super) enum What {
     /// The disk of that life of the coordinator has so many facts.
     Synced(u64, usize),
     Look,
-    /// A host's agent, or the coordinator, acts for all that has come since it last did.
+    /// A host's agent takes in what has come, or the coordinator acts for it, if they do so at turns only.
     Turn(Option<usize>),
 }
 
@@ -82,6 +79,8 @@ pub(super) enum ToCoordinator {
 #[derive(Debug)]
 pub(super) struct Engine {
     pub(super) world: World,
+    /// Its coordinator has a journal.
+    pub(super) durable: bool,
     pub(super) now: u64,
     timeline: Timeline,
     pub(super) chance: Chance,
@@ -90,8 +89,7 @@ pub(super) struct Engine {
     pub(super) coordinator_stirred: bool,
     coordinator_awaits_turn: bool,
     pub(super) coordinator_timer: Option<u64>,
-    pub(super) sessions: BTreeMap<SessionNo, Session>,
-    pub(super) session: SessionNo,
+    pub(super) sessions: Sessions,
     pub(super) hosts: Vec<Host>,
     pub(super) stirred: BTreeSet<usize>,
     pub(super) clients: Vec<Client>,
@@ -120,6 +118,7 @@ impl Engine {
             .map(|(at, fault)| us(*at) + us(fault.lasts()));
         let faults_end = faults_end.max().unwrap_or_default();
         let mut engine = Self {
+            durable: world.is_durable(),
             now: 0,
             timeline: Timeline::default(),
             chance: Chance::new(world.seed),
@@ -128,8 +127,7 @@ impl Engine {
             coordinator_stirred: false,
             coordinator_awaits_turn: false,
             coordinator_timer: None,
-            sessions: BTreeMap::new(),
-            session: 0,
+            sessions: Sessions::default(),
             hosts: Vec::new(),
             stirred: BTreeSet::new(),
             clients: Vec::new(),
@@ -155,7 +153,7 @@ impl Engine {
         let mut options = Options {
             lost_after: self.world.lost_after,
             window_tasks: self.world.window_tasks,
-            durable: self.world.is_durable(),
+            durable: self.durable,
             epoch: 1 + self.journal.lives,
             ..Options::default()
         };
@@ -307,25 +305,11 @@ impl Engine {
                 self.check(broken);
                 self.after(LOOK_US, What::Look);
             }
-            What::Turn(Some(host)) => {
-                self.hosts[host].awaits_turn = false;
-                self.stirred.insert(host);
-            }
+            What::Turn(Some(host)) => self.take_turn(host),
             What::Turn(None) => {
                 self.coordinator_awaits_turn = false;
                 self.coordinator_stirred = true;
             }
-        }
-    }
-
-    /// A host's agent has been told something, which it acts on at the end of this instant or at its next turn.
-    pub(super) fn stir(&mut self, host: usize) {
-        let Some(next) = self.next_turn(host as u64) else {
-            self.stirred.insert(host);
-            return;
-        };
-        if !std::mem::replace(&mut self.hosts[host].awaits_turn, true) {
-            self.at(next, What::Turn(Some(host)));
         }
     }
 
@@ -340,7 +324,7 @@ impl Engine {
     }
 
     /// When the next turn comes; not everybody's at once.
-    fn next_turn(&self, who: u64) -> Option<u64> {
+    pub(super) fn next_turn(&self, who: u64) -> Option<u64> {
         let turn = self.world.turn_us;
         (turn > 0).then(|| self.now + turn - (self.now + who) % turn)
     }
@@ -359,7 +343,7 @@ impl Engine {
                 self.tell_coordinator(Event::AgentDisconnected { host, session });
             }
             ToCoordinator::FromAgent(host, session, number, parcel) => {
-                let Some(entry) = self.sessions.get_mut(&session) else {
+                let Some(entry) = self.sessions.get_mut(session) else {
                     return;
                 };
                 if !entry.up.arrives(number) {

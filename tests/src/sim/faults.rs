@@ -125,7 +125,7 @@ impl Engine {
 
     /// Every session ends, of which all but the coordinator hear.
     pub(super) fn end_all_sessions(&mut self) {
-        let all: Vec<SessionNo> = self.sessions.keys().copied().collect();
+        let all = self.sessions.numbers();
         for session in all {
             self.end_session(session, Some(0..UNNOTICED_US), None, true);
         }
@@ -139,7 +139,7 @@ impl Engine {
         coordinator: Option<std::ops::Range<u64>>,
         loses: bool,
     ) {
-        let Some(entry) = self.sessions.get_mut(&session) else {
+        let Some(entry) = self.sessions.get_mut(session) else {
             return;
         };
         if loses {
@@ -171,7 +171,7 @@ impl Engine {
         let Some(session) = entry.newest.filter(|_| us(lasts) >= IDLE_US.start) else {
             return;
         };
-        if let Some(entry) = self.sessions.get_mut(&session) {
+        if let Some(entry) = self.sessions.get_mut(session) {
             if up {
                 entry.up.cut();
             }
@@ -222,7 +222,7 @@ impl Engine {
     }
 
     pub(super) fn coordinator_hangs_up(&mut self, session: SessionNo) {
-        let Some(host) = self.sessions.get(&session).map(|entry| entry.host) else {
+        let Some(host) = self.sessions.get(session).map(|entry| entry.host) else {
             return;
         };
         let cut = self.now < self.hosts[host].cut_down_until;
@@ -238,7 +238,7 @@ impl Engine {
         let cut = self.now < self.hosts[host].cut_up_until;
         let coordinator = if cut { IDLE_US } else { 0..10_000 };
         self.end_session(session, Some(0..10), Some(coordinator), true);
-        if let Some(entry) = self.sessions.get(&session).filter(|entry| entry.over) {
+        if let Some(entry) = self.sessions.get(session).filter(|entry| entry.over) {
             // It was over already, and the agent hears of its own hanging up all the same.
             let (host, life) = (entry.host, self.hosts[host].life);
             self.after(10, What::Agent(host, life, Mail::Down(session)));

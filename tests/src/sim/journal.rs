@@ -53,7 +53,7 @@ impl Engine {
             Action::ToClient { message, .. } => matches!(message, ToClient::Submitted { .. }),
             _ => false,
         };
-        if !waits || !self.world.is_durable() {
+        if !waits || !self.durable {
             return self.act(action);
         }
         let at = self.journal.facts.len();

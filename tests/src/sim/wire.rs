@@ -5,6 +5,7 @@
 //! session is there.
 
 use bytes::BytesMut;
+use fleetpool_coordinator_core::SessionNo;
 use fleetpool_proto::{
     Message,
     frame::{Frame, read_inline, write_inline},
@@ -89,6 +90,31 @@ pub(super) struct Session {
     pub(super) down: Lane,
     /// Its end is on its way to both.
     pub(super) over: bool,
+}
+
+/// All sessions that there have been, numbered from 1.
+#[derive(Debug, Default)]
+pub(super) struct Sessions(Vec<Session>);
+
+impl Sessions {
+    /// Adds the next; tells its number.
+    pub(super) fn add(&mut self, session: Session) -> SessionNo {
+        self.0.push(session);
+        self.0.len() as SessionNo
+    }
+
+    pub(super) fn get(&self, number: SessionNo) -> Option<&Session> {
+        self.0.get(usize::try_from(number).ok()?.checked_sub(1)?)
+    }
+
+    pub(super) fn get_mut(&mut self, number: SessionNo) -> Option<&mut Session> {
+        self.0
+            .get_mut(usize::try_from(number).ok()?.checked_sub(1)?)
+    }
+
+    pub(super) fn numbers(&self) -> std::ops::RangeInclusive<SessionNo> {
+        1..=self.0.len() as SessionNo
+    }
 }
 
 /// By how much a frame with a body is late, if it is sent as bulk.
