@@ -91,7 +91,11 @@ impl CoordinatorCore {
         for &pool in pools {
             let waits = |found: &&mut Pool| found.client == id && !found.unprinted.is_empty();
             match self.pools.get_mut(&pool).filter(waits) {
-                Some(found) => found.results_wait = true,
+                Some(found) => {
+                    found.results_wait = true;
+                    found.tell_again();
+                    self.touched.insert(pool);
+                }
                 None => self.say_again(id, pool),
             }
         }
@@ -207,9 +211,7 @@ impl CoordinatorCore {
     fn say_again(&mut self, client: ClientId, id: PoolId) {
         let retained = match (self.pools.get_mut(&id), self.finished.get_mut(&id)) {
             (Some(pool), _) if pool.client == client => {
-                pool.slots_told = None;
-                pool.submitted_told = None;
-                pool.credit.tell_again();
+                pool.tell_again();
                 self.touched.insert(id);
                 &mut pool.retained
             }

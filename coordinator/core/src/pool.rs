@@ -163,6 +163,13 @@ impl Pool {
         }
     }
 
+    /// Its client may not have heard how it is.
+    pub(crate) fn tell_again(&mut self) {
+        self.slots_told = None;
+        self.submitted_told = None;
+        self.credit.tell_again();
+    }
+
     /// N, as far as there are slots.
     pub(crate) fn limit(&self) -> u64 {
         self.options.slots.map_or(u64::MAX, u64::from)

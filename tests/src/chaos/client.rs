@@ -278,6 +278,7 @@ fn native(
             Err(fleetpool::Error::Task(error)) => match error {
                 fleetpool::TaskError::WorkerLost { .. } => (None, "worker_lost", Said::Nothing),
                 fleetpool::TaskError::HostLost { .. } => (None, "host_lost", Said::Nothing),
+                fleetpool::TaskError::OutOfMemory { .. } => (None, "out_of_memory", Said::Nothing),
                 _ => (None, "another", Said::Nothing),
             },
             Err(error) => return Err(lost(error)),

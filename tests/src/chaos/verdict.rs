@@ -55,7 +55,6 @@ struct Began {
     at: u64,
     attempt: u32,
     host: String,
-    pid: u32,
 }
 
 #[derive(Debug)]
@@ -70,7 +69,7 @@ struct Delivered {
 #[derive(Debug, Default)]
 struct Ends {
     /// Processes of tasks.
-    killed: BTreeMap<u32, u64>,
+    killed: Vec<u64>,
     clients: BTreeSet<u32>,
     hosts: Vec<(u64, String)>,
     coordinators: Vec<u64>,
@@ -92,7 +91,7 @@ impl Ends {
 
     /// Whether somebody killed a process in that time.
     fn killed_between(&self, from: u64, until: u64) -> bool {
-        self.killed.values().any(|at| (from..until).contains(at))
+        self.killed.iter().any(|at| (from..until).contains(at))
     }
 }
 
@@ -149,7 +148,7 @@ pub(super) fn of(history: &[Dated], healed: u64) -> Verdict {
                 index,
                 attempt,
                 host,
-                pid,
+                ..
             } => {
                 verdict.begun += 1;
                 let task = tasks.entry((*job, *index)).or_default();
@@ -157,7 +156,6 @@ pub(super) fn of(history: &[Dated], healed: u64) -> Verdict {
                     at,
                     attempt: *attempt,
                     host: host.clone(),
-                    pid: *pid,
                 });
             }
             Note::Ended {
@@ -171,7 +169,7 @@ pub(super) fn of(history: &[Dated], healed: u64) -> Verdict {
             Note::Overlapped { job, index, .. } => {
                 tasks.entry((*job, *index)).or_default().overlaps += 1;
             }
-            Note::Killed { pid } => drop(ends.killed.insert(*pid, at)),
+            Note::Killed { .. } => ends.killed.push(at),
             Note::HostDown { host } => ends.hosts.push((at, host.clone())),
             Note::CoordinatorDown => ends.coordinators.push(at),
             Note::ClientKilled { client } => drop(ends.clients.insert(*client)),
@@ -251,16 +249,17 @@ impl Verdict {
             if task.begun.iter().any(|began| began.at > result.at) {
                 wrong.add("task that ran after its result", this());
             }
-            let mut pids = task.begun.iter().map(|began| began.pid);
             let done = result.attempt.filter(|it| task.ended.contains(it));
             let may_be = match result.outcome.as_str() {
                 "done" if result.said == Said::Nothing => {
                     done.is_some() && ends.took_output(task, result)
                 }
                 "done" => done.is_some() && result.said == Said::Right,
-                "failed" => pids.any(|pid| ends.killed.contains_key(&pid)),
-                // A worker may be killed that has a task and has not begun it.
-                "worker_lost" => ends.killed_between(pool.opened, result.at),
+                // A process may be killed that has a task and has not begun it. For want of memory, it seems, when the kernel takes
+                // another process of the machine just then.
+                "failed" | "worker_lost" | "out_of_memory" => {
+                    ends.killed_between(pool.opened, result.at)
+                }
                 "unknown" => pool.kind == Kind::Once,
                 _ => false,
             };
