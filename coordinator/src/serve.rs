@@ -155,7 +155,10 @@ impl Server {
                 incoming = self.listener.accept() => {
                     tokio::spawn(introduce(self.handle.clone(), Arc::clone(&self.access), incoming));
                 }
-                _ = expiry.tick() => self.expel_expired().await,
+                // Beside this task: while the disk is full the coordinator takes nothing in, and may be told to stop.
+                _ = expiry.tick() => {
+                    tokio::spawn(expel_expired(self.handle.clone(), Arc::clone(&self.access)));
+                }
                 () = &mut stop => break,
                 Ok(reason) = &mut self.failed => return Err(ServeError::Failed(reason)),
             }
@@ -164,12 +167,12 @@ impl Server {
         tokio::time::sleep(LINGER).await;
         Ok(())
     }
+}
 
-    async fn expel_expired(&self) {
-        for id in self.access.registry.expired(wall_s()) {
-            let reason = "the certificate of this identity has expired: ask an admin for a new one";
-            self.handle.expel(&id, reason).await;
-        }
+async fn expel_expired(handle: Handle, access: Arc<Access>) {
+    for id in access.registry.expired(wall_s()) {
+        let reason = "the certificate of this identity has expired: ask an admin for a new one";
+        handle.expel(&id, reason).await;
     }
 }
 

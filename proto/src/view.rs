@@ -240,6 +240,8 @@ pub struct StatusView {
     pub granted: u64,
     /// Clients that are connected.
     pub clients: u32,
+    /// The coordinator's disk is full: new tasks wait until there is room.
+    pub disk_full: bool,
 }
 
 /// A join token, without its secret.

@@ -85,11 +85,29 @@ impl Cluster {
         Self::coordinator_at("127.0.0.1:0", options, variables)
     }
 
+    /// The same on loopback; `prepare` is given the folder that `init` made for the coordinator, before that one starts.
+    ///
+    /// # Panics
+    /// When it does not come up.
+    #[must_use]
+    pub fn bare_on(prepare: impl FnOnce(&Path), options: &[&str]) -> Self {
+        Self::prepared("127.0.0.1:0", options, &[], prepare)
+    }
+
     fn coordinator(options: &[&str]) -> Self {
         Self::bare_with(options, &[])
     }
 
     fn coordinator_at(listen: &str, options: &[&str], variables: &[(&str, PathBuf)]) -> Self {
+        Self::prepared(listen, options, variables, |_| ())
+    }
+
+    fn prepared(
+        listen: &str,
+        options: &[&str],
+        variables: &[(&str, PathBuf)],
+        prepare: impl FnOnce(&Path),
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let init = fleetpool(folder.path())
             .args(["init", "--name", "test"])
@@ -100,6 +118,7 @@ impl Cluster {
             "init: {}",
             String::from_utf8_lossy(&init.stderr)
         );
+        prepare(&folder.path().join("identity/coordinator"));
         let coordinator = start_coordinator(folder.path(), listen, options, variables);
         let address = listens_on(&folder.path().join("coordinator.log"));
         let cluster = Self {
@@ -133,9 +152,19 @@ impl Cluster {
     /// Starts another coordinator on the folder and port of the one that has ended, and waits until it listens.
     pub fn start_again(&mut self) {
         let address = self.address.to_string();
-        let options: Vec<&str> = self.options.iter().map(String::as_str).collect();
-        self.coordinator = start_coordinator(self.folder.path(), &address, &options, &[]);
+        self.coordinator = start_coordinator(self.folder.path(), &address, &self.options(), &[]);
         listens_on(&self.folder.path().join("coordinator.log"));
+    }
+
+    /// Another coordinator as [`start_again`](Self::start_again) starts it, when it is to be seen what that one says.
+    #[must_use]
+    pub fn coordinator_again(&self) -> Command {
+        let address = self.address.to_string();
+        coordinator(self.folder.path(), &address, &self.options())
+    }
+
+    fn options(&self) -> Vec<&str> {
+        self.options.iter().map(String::as_str).collect()
     }
 
     /// Joins another agent, which dials the coordinator.
@@ -278,6 +307,32 @@ impl Cluster {
         self.folder.path()
     }
 
+    /// What the coordinator has written to its log.
+    #[must_use]
+    pub fn coordinator_log(&self) -> String {
+        // Before it has begun there is none.
+        fs::read_to_string(self.folder().join("coordinator.log")).unwrap_or_default()
+    }
+
+    /// Waits until the coordinator has ended by itself, or by what it was told; its exit code.
+    ///
+    /// # Panics
+    /// When it does not end in time; the logs are shown.
+    pub fn coordinator_end(&mut self) -> Option<i32> {
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.coordinator.try_wait().expect("it is our child") {
+                return status.code();
+            }
+            assert!(
+                start.elapsed() < PATIENCE,
+                "the coordinator does not end\n{}",
+                self.logs()
+            );
+            sleep(PAUSE);
+        }
+    }
+
     /// The coordinator's process.
     #[must_use]
     pub fn coordinator_pid(&self) -> u32 {
@@ -353,15 +408,20 @@ pub fn built(name: &str) -> PathBuf {
     path
 }
 
+fn coordinator(folder: &Path, address: &str, options: &[&str]) -> Command {
+    let mut command = fleetpool(folder);
+    command.args(["coordinator", "--listen", address]);
+    command.args(options);
+    command
+}
+
 fn start_coordinator(
     folder: &Path,
     address: &str,
     options: &[&str],
     variables: &[(&str, PathBuf)],
 ) -> Child {
-    fleetpool(folder)
-        .args(["coordinator", "--listen", address])
-        .args(options)
+    coordinator(folder, address, options)
         .envs(variables.iter().cloned())
         .stdout(log(folder, "coordinator.out"))
         .stderr(log(folder, "coordinator.log"))

@@ -2,6 +2,7 @@
 
 mod chance;
 pub mod chaos;
+pub mod client;
 pub mod cluster;
 pub mod line;
 pub mod sim;

@@ -6,7 +6,7 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use fleetpool_tests::cluster::Cluster;
+use fleetpool_tests::{client::Client, cluster::Cluster};
 use serde_json::Value;
 
 fn output(command: &mut Command) -> Output {
@@ -34,6 +34,47 @@ fn job(cluster: &Cluster, number: &str) -> Option<Value> {
     let jobs = jobs.as_array().expect("an array").clone();
     let number: Value = number.parse().expect("a number");
     jobs.into_iter().find(|job| job["id"] == number)
+}
+
+#[test]
+fn g10_a_job_is_taken_whole_though_the_coordinator_is_killed_before_it_is_complete() {
+    let mut cluster = Cluster::start(1, 2);
+    let mut command = cluster.client();
+    command.args(["map", "--detach", "--quiet", "echo"]);
+    let mut client = Client::fed(&mut command);
+    client.feed(0..10);
+    let ended = |cluster: &Cluster, tasks: u64| {
+        let jobs = said(cluster.client().args(["jobs", "--json"]));
+        let jobs: Value = serde_json::from_str(&jobs).unwrap_or_default();
+        jobs[0]["ended"] == tasks
+    };
+    cluster.until("the first have run", |cluster| ended(cluster, 10));
+    cluster.kill_coordinator();
+    cluster.start_again();
+    client.feed(10..20);
+    let number = client.last_line();
+    cluster.until("it has ended", |cluster| {
+        job(cluster, &number).is_some_and(|job| job["state"] == "ended")
+    });
+    assert!(ended(&cluster, 20));
+}
+
+#[test]
+fn g4_a_client_that_brings_a_job_while_the_fleet_changes_comes_to_its_end() {
+    let cluster = Cluster::start(1, 2);
+    let mut command = cluster.client();
+    command.args(["map", "--detach", "echo"]);
+    let mut client = Client::fed(&mut command);
+    client.feed(0..1);
+    // Each is news for it, which it has no use for.
+    for _ in 0..10 {
+        said(cluster.client().args(["cordon", "a1"]));
+        said(cluster.client().args(["uncordon", "a1"]));
+    }
+    let number = client.last_line();
+    cluster.until("it has ended", |cluster| {
+        job(cluster, &number).is_some_and(|job| job["state"] == "ended")
+    });
 }
 
 fn lines(text: &str) -> BTreeSet<&str> {

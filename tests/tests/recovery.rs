@@ -4,56 +4,13 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::{BufRead as _, BufReader},
-    process::{Child, Command, Stdio},
-    sync::mpsc,
-    thread::{self, sleep},
+    process::Command,
+    thread::sleep,
     time::{Duration, Instant},
 };
 
-use fleetpool_tests::cluster::Cluster;
+use fleetpool_tests::{client::Client, cluster::Cluster};
 use serde_json::Value;
-
-/// A client in the background, and what it says, line by line. Killed when the test fails.
-struct Client {
-    process: Child,
-    lines: mpsc::Receiver<String>,
-}
-
-impl Client {
-    fn start(command: &mut Command) -> Self {
-        let mut process = command
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("the client starts");
-        let (said, lines) = mpsc::channel();
-        let stdout = BufReader::new(process.stdout.take().expect("piped"));
-        thread::spawn(move || {
-            // A test that has failed does not listen.
-            stdout
-                .lines()
-                .map_while(Result::ok)
-                .all(|line| said.send(line).is_ok())
-        });
-        Self { process, lines }
-    }
-
-    /// Waits for its end: every line it has said, and how it ended.
-    fn end(mut self) -> (Vec<String>, i32) {
-        let lines = self.lines.iter().collect();
-        let status = self.process.wait().expect("it is our child");
-        (lines, status.code().unwrap_or(-1))
-    }
-}
-
-impl Drop for Client {
-    fn drop(&mut self) {
-        // It may have ended by itself, which is as good.
-        self.process.kill().ok();
-        self.process.wait().ok();
-    }
-}
 
 fn results(lines: &[String]) -> BTreeMap<u64, Value> {
     let mut results = BTreeMap::new();
@@ -206,8 +163,7 @@ fn g6_a_client_that_is_killed_while_the_coordinator_is_away_leaves_nothing_for_l
         hosts[0]["running"] == 1
     });
     cluster.kill_coordinator();
-    client.process.kill().expect("it runs");
-    client.process.wait().expect("it is our child");
+    client.kill();
     cluster.start_again();
     cluster.await_hosts(1);
     // Nobody is asked for it; it ends with the grace that clients have to come back.

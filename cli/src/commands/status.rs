@@ -14,6 +14,10 @@ pub(crate) struct StatusArgs {
     json: bool,
 }
 
+/// What there is to do about it is with it.
+pub(super) const DISK_FULL: &str =
+    "full: new tasks wait until there is room where the coordinator's `--state` is";
+
 /// Shows how the fleet is.
 ///
 /// # Errors
@@ -28,7 +32,7 @@ pub(crate) async fn run(args: StatusArgs, cluster: &ClusterArgs) -> Result<(), F
 }
 
 fn text(status: &StatusView) -> String {
-    format!(
+    let mut text = format!(
         "cluster   {} (fleetpool {}, up {}, start {})\nhosts     {} up, {} away or lost\nslots     {} of {} in use\njobs      {} from {} clients\ntasks     {} waiting, {} at hosts",
         status.cluster,
         status.build,
@@ -42,7 +46,12 @@ fn text(status: &StatusView) -> String {
         status.clients,
         status.queued,
         status.granted,
-    )
+    );
+    if status.disk_full {
+        text.push_str("\ndisk      ");
+        text.push_str(DISK_FULL);
+    }
+    text
 }
 
 #[cfg(test)]
@@ -71,5 +80,16 @@ mod tests {
         jobs      1 from 2 clients
         tasks     10 waiting, 0 at hosts
         ");
+    }
+
+    #[test]
+    fn a_full_disk_is_told_with_what_to_do() {
+        let status = StatusView {
+            disk_full: true,
+            ..StatusView::default()
+        };
+        let text = text(&status);
+        let last = text.lines().last().expect("a line");
+        insta::assert_snapshot!(last, @"disk      full: new tasks wait until there is room where the coordinator's `--state` is");
     }
 }

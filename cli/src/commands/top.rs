@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use fleetpool_proto::view::{Answer, HostView, JobView, Query, StatusView};
 
-use super::{ask, odd};
+use super::{ask, odd, status::DISK_FULL};
 use crate::{duration, failure::Failure, output::table, target::ClusterArgs};
 
 /// To the top of the screen, and everything below it gone.
@@ -75,6 +75,9 @@ fn show(
         status.clients
     );
     table::print_bytes(line.as_bytes())?;
+    if status.disk_full {
+        table::print_bytes(format!("the coordinator's disk is {DISK_FULL}").as_bytes())?;
+    }
     table::print_bytes(b"")?;
     hosts.sort_by(|a, b| b.running.cmp(&a.running).then_with(|| a.name.cmp(&b.name)));
     hosts.truncate(SHOWN_MAX);

@@ -35,7 +35,7 @@ pub(crate) async fn detach(job: Detached) -> Result<Exit, Failure> {
     let spec = submitter.define(job.spec);
     let mut inputs = job.inputs;
     let mut tasks = 0;
-    while let Some(item) = inputs.next().await {
+    while let Some(item) = hearing(&mut events, inputs.next()).await? {
         let task = match item? {
             Item::Task(task) => task,
             Item::Unsent(task, reason) => {
@@ -46,12 +46,13 @@ pub(crate) async fn detach(job: Detached) -> Result<Exit, Failure> {
         };
         let payload = task.command.payload().map_err(Failure::fleetpool)?;
         let host = task.host.as_ref().map(|host| host.id);
-        let submitted = submitter.submit(spec, host, payload).await;
+        let submitted = hearing(&mut events, submitter.submit(spec, host, payload)).await?;
         unless_refused(submitted.map(drop), &mut events).await?;
         tasks += 1;
     }
     submitter.close();
-    unless_refused(submitter.held().await, &mut events).await?;
+    let held = hearing(&mut events, submitter.held()).await?;
+    unless_refused(held, &mut events).await?;
     leave(&submitter, tasks, job.quiet)
 }
 
@@ -68,17 +69,37 @@ fn leave(submitter: &Submitter, tasks: u64, quiet: bool) -> Result<Exit, Failure
     Ok(Exit::Success)
 }
 
+/// Waits for `done`, and meanwhile hears what becomes of the pool: news that nobody reads hold up all that comes behind them.
+async fn hearing<T>(events: &mut Events, done: impl Future<Output = T>) -> Result<T, Failure> {
+    tokio::pin!(done);
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut done => return Ok(done),
+            Some(event) = events.next() => hear(event)?,
+        }
+    }
+}
+
 /// The reason why a pool takes nothing comes as an event.
 async fn unless_refused(done: Result<(), Error>, events: &mut Events) -> Result<(), Failure> {
     let Err(error) = done else {
         return Ok(());
     };
     while let Some(event) = events.next().await {
-        match event {
-            PoolEvent::Refused { reason, kind } => return Err(refused(kind, &reason)),
-            PoolEvent::Lost(reason) => return Err(Failure::fleetpool(reason)),
-            _ => {}
-        }
+        hear(event)?;
     }
     Err(Failure::fleetpool(error))
+}
+
+fn hear(event: PoolEvent) -> Result<(), Failure> {
+    match event {
+        PoolEvent::Refused { reason, kind } => Err(refused(kind, &reason)),
+        PoolEvent::Lost(reason) => Err(Failure::fleetpool(reason)),
+        PoolEvent::Notice(text) => {
+            say(&text);
+            Ok(())
+        }
+        _ => Ok(()),
+    }
 }

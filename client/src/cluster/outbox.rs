@@ -43,6 +43,8 @@ struct State {
     statement: Statement,
     /// Tasks that the coordinator holds, whatever becomes of it; `None`: it has not said so of the pool itself.
     safe: Option<u64>,
+    /// It also holds that no more will come.
+    safely_closed: bool,
     queue: VecDeque<Out>,
     /// The flusher is at work, or has been woken. While it is not, the queue is empty.
     busy: bool,
@@ -141,6 +143,7 @@ impl Outbox {
         let mut state = self.lock();
         match &state.refusal {
             Some(refusal) if state.over => Poll::Ready(Err(refusal.clone())),
+            Some(Error::Closed) if !state.safely_closed => state.wait(context),
             _ if state.safe >= Some(state.window.submitted()) => Poll::Ready(Ok(())),
             _ => state.wait(context),
         }
@@ -211,9 +214,10 @@ impl Outbox {
         state.wake_all();
     }
 
-    /// The coordinator holds all tasks before this one, whatever becomes of it.
-    pub(crate) fn safe(&self, tasks: u64) {
+    /// The coordinator holds all tasks before this one, whatever becomes of it, and that they are all if it is `closed`.
+    pub(crate) fn safe(&self, tasks: u64, closed: bool) {
         let mut state = self.lock();
+        state.safely_closed |= closed;
         state.statement.safe(tasks);
         state.safe = state.safe.max(Some(tasks));
         state.wake_all();

@@ -250,7 +250,11 @@ impl Shared {
         tracing::trace!(message = message.name(), "from the coordinator");
         match message {
             ToClient::Credit { pool, tasks, bytes } => self.on_credit(pool, tasks, bytes),
-            ToClient::Submitted { pool, tasks } => self.on_submitted(pool, tasks),
+            ToClient::Submitted {
+                pool,
+                tasks,
+                closed,
+            } => self.on_submitted(pool, tasks, closed),
             ToClient::Host { host, name } => self.hosts.insert(host, name),
             ToClient::Answer { question, answer } => self.on_answer(question, answer),
             ToClient::NeedContent { hash } => self.on_need_content(hash),
@@ -333,9 +337,9 @@ impl Shared {
         }
     }
 
-    fn on_submitted(&self, pool: PoolId, tasks: u64) {
+    fn on_submitted(&self, pool: PoolId, tasks: u64, closed: bool) {
         if let Some(route) = self.routes().pools.get(&pool) {
-            route.outbox.safe(tasks);
+            route.outbox.safe(tasks, closed);
         }
     }
 

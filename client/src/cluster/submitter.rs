@@ -97,7 +97,8 @@ impl Submitter {
         poll_fn(|context| self.outbox.poll_flushed(context)).await
     }
 
-    /// Waits until the coordinator holds all that was submitted, whatever becomes of it or of this process.
+    /// Waits until the coordinator holds all that was submitted, and that the pool is closed, if it is, whatever becomes of it or
+    /// of this process.
     ///
     /// # Errors
     /// When the pool is refused or the session is lost.

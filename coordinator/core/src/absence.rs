@@ -48,9 +48,8 @@ impl CoordinatorCore {
     /// Whether anything is done for this client.
     #[must_use]
     pub fn has_pools(&self, id: ClientId) -> bool {
-        let attached = |pool: &&Pool| pool.client == id && !pool.is_detached();
-        self.pools.values().any(|pool| attached(&pool))
-            || self.finished.values().any(|pool| pool.client == id)
+        let theirs = |pool: &Pool| pool.client == id && !pool.is_left();
+        self.pools.values().any(theirs) || self.finished.values().any(|pool| pool.client == id)
     }
 
     /// Gives up clients that have been away for too long.

@@ -455,12 +455,13 @@ fn tell_client(pool: &mut Pool, outbox: &mut Outbox) {
         };
         outbox.client(pool.client, credit);
     }
-    let safe = pool.seen.gap();
+    let safe = (pool.seen.gap(), pool.closed.is_some());
     if pool.tells_safe && pool.submitted_told != Some(safe) {
         pool.submitted_told = Some(safe);
         let submitted = ToClient::Submitted {
             pool: id,
-            tasks: safe,
+            tasks: safe.0,
+            closed: safe.1,
         };
         outbox.client(pool.client, submitted);
     }

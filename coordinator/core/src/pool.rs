@@ -98,8 +98,8 @@ pub(crate) struct Pool {
     pub(crate) returned: Vec<ReturnedRow>,
     /// Attempts are numbered above this: a predecessor may have granted some that nobody knows of.
     pub(crate) attempts_after: Attempt,
-    /// Tasks that the client was told are safe.
-    pub(crate) submitted_told: Option<u64>,
+    /// Tasks that the client was told are safe, and whether they are all.
+    pub(crate) submitted_told: Option<(u64, bool)>,
     pub(crate) slots_told: Option<(u32, u32, u32)>,
     pub(crate) unfit_reason: Option<String>,
 }
@@ -226,6 +226,12 @@ impl Pool {
     /// Whether it goes on without its client.
     pub(crate) fn is_detached(&self) -> bool {
         self.options.detached
+    }
+
+    /// Whether its client has nothing more to say about it, and may leave it to itself.
+    pub(crate) fn is_left(&self) -> bool {
+        let complete = |total| self.seen.gap() >= total;
+        self.is_detached() && self.closed.is_some_and(complete)
     }
 
     pub(crate) fn matches(&self, host: &Host) -> bool {

@@ -29,6 +29,8 @@ const RENEWED_BYTES_MIN: u64 = 64 << 20;
 /// Bytes that are kept free for what must still be written when the disk is full.
 const RESERVE_BYTES: u64 = 16 << 20;
 const RESERVE: &str = "reserve";
+/// A file that says that the end of the journal may not be what was written.
+const DOUBT: &str = "doubt";
 
 /// Why a journal cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -64,10 +66,15 @@ pub enum JournalError {
 
 impl JournalError {
     pub(crate) fn io(doing: &'static str, path: &Path, error: &io::Error) -> Self {
+        let mut reason = error.to_string();
+        if is_full(error) {
+            reason.push_str(": make room there, then start again");
+        }
+        let path = path.to_owned();
         Self::Io {
             doing,
-            path: path.to_owned(),
-            reason: error.to_string(),
+            path,
+            reason,
         }
     }
 }
@@ -93,6 +100,11 @@ impl Folder {
         Ok(Self { dir, numbers })
     }
 
+    /// Whether the disk has refused a predecessor: what was written last may be missing.
+    pub(crate) fn is_doubted(&self) -> bool {
+        self.dir.join(DOUBT).exists()
+    }
+
     /// Hands over what a predecessor wrote; tells how many facts it was.
     pub(crate) fn read(&self, mut take: impl FnMut(Fact)) -> Result<u64, JournalError> {
         match self.numbers.last() {
@@ -109,10 +121,17 @@ impl Folder {
     ) -> Result<Journal, JournalError> {
         let number = self.numbers.last().copied().unwrap_or_default() + 1;
         let failed = |error: &io::Error| JournalError::io("writing", &self.dir, error);
-        keep_reserve(&self.dir).map_err(|error| failed(&error))?;
+        let short = match keep_reserve(&self.dir) {
+            Err(error) if is_full(&error) => {
+                tell_full(&self.dir);
+                true
+            }
+            kept => kept.map(|()| false).map_err(|error| failed(&error))?,
+        };
         let (file, length) =
             write_snapshot(&self.dir, number, facts).map_err(|error| failed(&error))?;
         remove_others(&self.dir, number);
+        fs::remove_file(self.dir.join(DOUBT)).ok();
         Ok(Journal {
             syncer: Syncer::start(told).map_err(|error| failed(&error))?,
             dir: self.dir,
@@ -123,7 +142,7 @@ impl Folder {
             wanted: 0,
             length,
             renew_at: renew_at(length),
-            short: false,
+            short,
         })
     }
 }
@@ -168,11 +187,7 @@ impl Journal {
                 Ok(0) => break Err(io::ErrorKind::WriteZero.into()),
                 Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if is_full(&error) && !self.short => {
-                    self.short = true;
-                    tracing::error!(dir = %self.dir.display(), "the disk is full: new tasks wait until there is room");
-                    fs::remove_file(self.dir.join(RESERVE)).ok();
-                }
+                Err(error) if is_full(&error) && self.use_reserve() => {}
                 Err(error) => break Err(error),
             }
         };
@@ -184,9 +199,28 @@ impl Journal {
         outcome
     }
 
+    /// Has the room that is kept for a full disk used; `false`: it is in use already.
+    pub(crate) fn use_reserve(&mut self) -> bool {
+        if self.short {
+            return false;
+        }
+        self.short = true;
+        tell_full(&self.dir);
+        fs::remove_file(self.dir.join(RESERVE)).ok();
+        true
+    }
+
     /// Whether something was added that is not written.
     pub(crate) fn is_pending(&self) -> bool {
         !self.pending.is_empty()
+    }
+
+    /// The disk has refused: leaves word for a successor, as far as the disk takes that.
+    pub(crate) fn doubt(&self) {
+        let left = File::create(self.dir.join(DOUBT)).and_then(|file| file.sync_all());
+        if let Err(error) = left.and_then(|()| File::open(&self.dir)?.sync_all()) {
+            tracing::warn!(%error, "no word can be left that the journal's end may be missing");
+        }
     }
 
     /// Where it is now: what was added so far comes before.
@@ -203,8 +237,13 @@ impl Journal {
         }
     }
 
-    /// Whether the disk is full; looks whether there is room again.
-    pub(crate) fn is_short(&mut self) -> bool {
+    /// Whether the disk has been full, as far as is known.
+    pub(crate) fn is_short(&self) -> bool {
+        self.short
+    }
+
+    /// Whether the disk is full still; looks whether there is room again.
+    pub(crate) fn stays_short(&mut self) -> bool {
         if self.short && keep_reserve(&self.dir).is_ok() {
             tracing::info!(dir = %self.dir.display(), "there is room on the disk again");
             self.short = false;
@@ -245,6 +284,10 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
     )
+}
+
+fn tell_full(dir: &Path) {
+    tracing::error!(dir = %dir.display(), "the disk is full: new tasks wait until there is room");
 }
 
 /// Makes sure of the reserve.

@@ -118,6 +118,46 @@ fn g10_what_is_on_disk_is_told() {
 }
 
 #[test]
+fn g10_after_the_disk_has_refused_nothing_is_told_to_be_there() {
+    let (told, hears) = mpsc::channel();
+    let tell: Told = Box::new(move |synced| told.send(synced.is_ok()).is_ok());
+    let syncer = Syncer::start(tell).expect("a thread");
+    // No disk is behind a pipe, and the kernel says so.
+    let (_read, write) = io::pipe().expect("a pipe");
+    let refuses = Arc::new(File::from(std::os::fd::OwnedFd::from(write)));
+    syncer.want(&refuses, 1, Vec::new());
+    assert_eq!(hears.recv(), Ok(false));
+    let works = Arc::new(tempfile::tempfile().expect("a file"));
+    syncer.want(&works, 2, Vec::new());
+    assert_eq!(hears.recv(), Err(mpsc::RecvError), "nothing is told");
+}
+
+#[test]
+fn g10_what_a_full_disk_did_not_take_is_written_once_when_there_is_room() {
+    let dir = tempfile::tempdir().expect("a folder");
+    let folder = Folder::open(dir.path()).expect("a folder");
+    let mut journal = folder.begin([fact(0)], nobody()).expect("a journal");
+    let full = OpenOptions::new().write(true).open("/dev/full");
+    let file = std::mem::replace(&mut journal.file, Arc::new(full.expect("a device")));
+    journal.add(fact(1));
+    let error = journal.write().expect_err("it is full");
+    assert!(is_full(&error), "{error}");
+    assert!(journal.is_short() && journal.is_pending());
+    assert!(
+        !dir.path().join(RESERVE).exists(),
+        "the reserve is given up"
+    );
+    journal.add(fact(2));
+    journal.file = file;
+    journal.write().expect("there is room");
+    assert!(!journal.stays_short());
+    assert_eq!(
+        kept(dir.path()).expect("sound"),
+        [fact(0), fact(1), fact(2)]
+    );
+}
+
+#[test]
 fn a_journal_that_has_grown_is_begun_anew() {
     let dir = tempfile::tempdir().expect("a folder");
     let folder = Folder::open(dir.path()).expect("a folder");

@@ -20,22 +20,22 @@ use fleetpool_proto::{
 };
 
 use super::{
+    full::Parked,
     jobs::{self, Jobs},
     outbound::AbortOnDrop,
-    owner::{Input, Owner},
+    owner::Owner,
 };
 use crate::journal::{Folder, Journal, JournalError, Told, is_full};
 
 /// The journal, and what waits for it.
 #[derive(Debug)]
 pub(super) struct Durable {
-    journal: Journal,
+    pub(super) journal: Journal,
     /// What is done when the disk has what comes before that position.
     gated: VecDeque<(u64, Action)>,
     /// What is done when it has been written: the disk is so full that it could not be.
-    unwritten: VecDeque<Action>,
-    /// Tasks that came while the disk was full.
-    parked: Vec<Input>,
+    pub(super) unwritten: VecDeque<Action>,
+    pub(super) parked: Parked,
     /// Up to where it is on disk.
     synced: u64,
     /// Clients that may come back.
@@ -78,6 +78,16 @@ impl Familiar {
 }
 
 impl Durable {
+    /// Writes what detached jobs are to keep, then the facts that say so.
+    fn write(&mut self) -> io::Result<()> {
+        while let Err(error) = self.jobs.write() {
+            if !self.journal.use_reserve() {
+                return Err(error);
+            }
+        }
+        self.journal.write()
+    }
+
     pub(super) fn familiar(&mut self, client: ClientId) -> Option<&mut Familiar> {
         self.clients.get_mut(&client)
     }
@@ -139,8 +149,8 @@ impl Owner {
             fact => self.core.recover(now, fact),
         })?;
         let known: Vec<ClientId> = clients.keys().copied().collect();
-        // What a process wrote survives it; a machine that went down may have lost the last of it.
-        let gap = booted.is_some_and(|boot| boot != super::clock::boot_id());
+        // What a process wrote survives it; a machine that went down, or a disk that refused, may have lost the last of it.
+        let gap = booted.is_some_and(|boot| boot != super::clock::boot_id()) || folder.is_doubted();
         self.core.recovered(now, &known, gap);
         clients.retain(|client, known| known.watches || self.core.knows(*client));
         let took = super::clock::now().since(now);
@@ -157,7 +167,7 @@ impl Owner {
             journal,
             gated: VecDeque::new(),
             unwritten: VecDeque::new(),
-            parked: Vec::new(),
+            parked: Parked::default(),
             synced: 0,
             clients,
             jobs,
@@ -217,7 +227,7 @@ impl Owner {
         let Some(durable) = self.durable.as_mut() else {
             return true;
         };
-        match durable.journal.write() {
+        match durable.write() {
             Ok(()) => {}
             // The loop tries again, and does nothing else until then.
             Err(error) if is_full(&error) => return false,
@@ -257,7 +267,10 @@ impl Owner {
                 ToAgent::Grant { pool, .. } => !self.core.may_rerun(*pool),
                 _ => false,
             },
-            Action::ToClient { message, .. } => matches!(message, ToClient::Submitted { .. }),
+            Action::ToClient { message, .. } => matches!(
+                message,
+                ToClient::Submitted { .. } | ToClient::Answer { .. }
+            ),
             _ => false,
         }
     }
@@ -379,6 +392,17 @@ impl Owner {
         }
     }
 
+    /// Tells a client that something is done, when the disk has it.
+    pub(super) fn send_when_kept(&mut self, client: ClientId, message: ToClient) {
+        match self.durable.as_mut() {
+            Some(durable) => {
+                let action = Action::ToClient { client, message };
+                durable.unwritten.push_back(action);
+            }
+            None => self.send_client(client, message),
+        }
+    }
+
     /// Writes down who has a name.
     pub(super) fn record_name(&mut self, name: &str) {
         if let Some(fact) = self.names.fact(name) {
@@ -402,65 +426,12 @@ impl Owner {
         }
     }
 
-    /// Whether the disk is so full that nothing can go on.
-    pub(super) fn is_stuck(&self) -> bool {
-        let durable = self.durable.as_ref();
-        durable.is_some_and(|durable| !durable.unwritten.is_empty())
-    }
-
-    /// Whether an input has to wait until there is room on the disk; it is kept then, or refused.
-    pub(super) fn is_put_off(&mut self, input: &mut Option<Input>) -> bool {
-        use fleetpool_proto::message::FromClient;
-        let Some(Input::Event(Event::FromClient { client, message })) = input else {
-            return false;
-        };
-        let tasks = match message {
-            FromClient::Submit { .. } => true,
-            // One that is there is only said again.
-            FromClient::OpenPool { pool, .. } => self.core.owner(*pool).is_none(),
-            _ => false,
-        };
-        let Some(durable) = self.durable.as_mut().filter(|_| tasks) else {
-            return false;
-        };
-        if !durable.journal.is_short() {
-            return false;
-        }
-        if let FromClient::OpenPool { pool, .. } = message {
-            let refused = ToClient::Refused {
-                pool: *pool,
-                reason: "the coordinator's disk is full: make room where its `--state` is, and try again".to_owned(),
-                kind: Refusal::Unfit,
-            };
-            let client = *client;
-            self.send_client(client, refused);
-        } else {
-            durable.parked.extend(input.take());
-        }
-        true
-    }
-
-    /// Tasks that were put off, if there is room now.
-    pub(super) fn take_parked(&mut self) -> Vec<Input> {
-        let durable = self.durable.as_mut();
-        let Some(durable) = durable.filter(|durable| !durable.parked.is_empty()) else {
-            return Vec::new();
-        };
-        if durable.journal.is_short() {
-            return Vec::new();
-        }
-        std::mem::take(&mut durable.parked)
-    }
-
-    /// Whether tasks wait for room on the disk.
-    pub(super) fn has_parked(&self) -> bool {
-        let durable = self.durable.as_ref();
-        durable.is_some_and(|durable| !durable.parked.is_empty())
-    }
-
     /// The disk has refused: nothing that is said from now on could be held. A successor reads what was held.
     fn fail(&mut self, error: &io::Error) {
         tracing::error!(%error, "the journal cannot be written: this coordinator ends");
+        if let Some(durable) = self.durable.as_ref().filter(|_| self.failed.is_none()) {
+            durable.journal.doubt();
+        }
         self.failed.get_or_insert_with(|| {
             format!("the journal cannot be written: {error}; look at the disk where `--state` is, then start again")
         });
@@ -473,6 +444,3 @@ impl super::handle::Options {
         self.lease + self.lease / 10 + LEASE_MARGIN
     }
 }
-
-/// How long a full disk is left alone before the next try.
-pub(super) const FULL_RETRY: std::time::Duration = std::time::Duration::from_millis(500);

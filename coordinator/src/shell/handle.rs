@@ -5,13 +5,14 @@ use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 use fleetpool_coordinator_core as core;
 use fleetpool_net::{Closed, Incoming, Peer, Session};
 use fleetpool_proto::{
-    ClientId, HostId, PoolId,
+    ClientId, HostId, PoolId, Role,
     limits::{CLIENT_GRACE_LEASES, LEASE},
     version::{Hello, Welcome},
 };
 use tokio::sync::{mpsc, oneshot};
 
 use super::{
+    full::{FULL, Standstill},
     owner::{Input, Owner},
     sessions::Place,
 };
@@ -94,8 +95,9 @@ pub fn start(options: Options) -> Handle {
     let (inbox, inputs) = mpsc::channel(INBOX_MAX);
     let (failure, _) = oneshot::channel();
     let owner = Owner::new(options, None, inbox.downgrade(), failure);
+    let standstill = Arc::clone(&owner.standstill);
     tokio::spawn(owner.run(inputs));
-    Handle { inbox }
+    Handle { inbox, standstill }
 }
 
 /// [`start`], with a registry and tokens to answer questions about, and a journal that says what was. The receiver hears why the
@@ -115,8 +117,9 @@ pub(crate) fn start_durable(
         inbox.is_some_and(|inbox| inbox.blocking_send(Input::Synced(synced)).is_ok())
     };
     owner.recover(folder, jobs, Box::new(told))?;
+    let standstill = Arc::clone(&owner.standstill);
     tokio::spawn(owner.run(inputs));
-    Ok((Handle { inbox }, failed))
+    Ok((Handle { inbox, standstill }, failed))
 }
 
 /// Reaches a running coordinator. It runs until the last handle is dropped and the last session has ended, or until
@@ -124,6 +127,7 @@ pub(crate) fn start_durable(
 #[derive(Clone, Debug)]
 pub struct Handle {
     inbox: mpsc::Sender<Input>,
+    standstill: Arc<Standstill>,
 }
 
 impl Handle {
@@ -144,6 +148,10 @@ impl Handle {
     /// # Errors
     /// When the peer is sent away.
     pub async fn admit(&self, peer: Peer, hello: Hello) -> Result<Ticket, Refused> {
+        if self.standstill.stands() && is_new_client(&peer, &hello) {
+            let reason = format!("{FULL}, and it goes on by itself");
+            return Err(Refused { reason });
+        }
         let (reply, answer) = oneshot::channel();
         self.send(Input::Admit { peer, hello, reply }).await;
         answer.await.unwrap_or_else(|_| Err(stopped()))
@@ -200,6 +208,7 @@ impl Handle {
     pub async fn stop(&self, reason: &str) {
         let (done, ended) = oneshot::channel();
         let reason = reason.to_owned();
+        self.standstill.tell_end();
         self.send(Input::Stop { reason, done }).await;
         // An error says that it had stopped before.
         ended.await.ok();
@@ -209,6 +218,12 @@ impl Handle {
         // A coordinator that has stopped takes nothing; whoever waits for an answer sees that it never comes.
         self.inbox.send(input).await.ok();
     }
+}
+
+/// Whether nothing of it is here: agents, and clients that come back, wait by dialling again.
+fn is_new_client(peer: &Peer, hello: &Hello) -> bool {
+    let client = matches!(peer.role, Role::User | Role::Admin);
+    client && hello.resume.is_none() && hello.lifeline.is_none()
 }
 
 fn stopped() -> Refused {

@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use super::clock::wall_s;
-use crate::journal::{make_folder, record};
+use crate::journal::{is_full, make_folder, record};
 
 /// A job as its file says.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,6 +60,10 @@ struct Job {
     progress: watch::Sender<Progress>,
     /// Hosts whose names are in the file.
     named: BTreeSet<HostId>,
+    /// What is not in the file yet.
+    pending: Vec<u8>,
+    /// Nothing comes behind that.
+    over: bool,
     /// It has been written to since it was last put on disk.
     dirty: bool,
 }
@@ -85,7 +89,10 @@ impl Jobs {
                 view,
                 ended_s: 0,
             };
-            self.save(pool, &about)?;
+            // A predecessor may have saved it, and there may be no room to do so again.
+            if self.about(pool).is_none() {
+                self.save(pool, &about)?;
+            }
             Ok((file, bytes, about))
         });
         match begun {
@@ -96,6 +103,8 @@ impl Jobs {
                     about,
                     progress: watch::Sender::new(progress),
                     named: BTreeSet::new(),
+                    pending: Vec::new(),
+                    over: false,
                     dirty: false,
                 };
                 self.open.insert(pool, job);
@@ -109,7 +118,7 @@ impl Jobs {
         self.open.contains_key(&pool)
     }
 
-    /// Keeps a message; `name` knows hosts. Tells how long the file is then.
+    /// Keeps a message, to be [written](Self::write); `name` knows hosts. Tells how long the file will be then.
     pub(super) fn keep<'n>(
         &mut self,
         pool: PoolId,
@@ -117,33 +126,52 @@ impl Jobs {
         name: impl Fn(HostId) -> Option<&'n str>,
     ) -> Option<u64> {
         let job = self.open.get_mut(&pool)?;
-        let over = matches!(message, ToClient::PoolEnded { .. });
-        let mut out = Vec::new();
+        job.over |= matches!(message, ToClient::PoolEnded { .. });
         for host in hosts_of(&message) {
             if job.named.insert(host) {
                 let name = name(host).unwrap_or_default().to_owned();
-                record::write(ToClient::Host { host, name }, &mut out);
+                record::write(ToClient::Host { host, name }, &mut job.pending);
             }
         }
         job.count(&message);
-        record::write(message, &mut out);
-        let written = (&*job.file).write_all(&out);
-        job.dirty = true;
-        let bytes = job.progress.borrow().bytes + out.len() as u64;
-        job.progress.send_replace(Progress { bytes, over });
-        if let Err(error) = written {
-            self.fail(pool, &error);
-        } else if bytes > JOB_KEPT_BYTES_MAX && !over {
+        record::write(message, &mut job.pending);
+        let bytes = job.progress.borrow().bytes + job.pending.len() as u64;
+        if bytes > JOB_KEPT_BYTES_MAX && !job.over {
             let reason = format!(
                 "its tasks have returned and printed more than {} GiB",
                 JOB_KEPT_BYTES_MAX >> 30
             );
             self.failed.push((pool, reason));
         }
-        if over {
-            self.end(pool);
-        }
         Some(bytes)
+    }
+
+    /// Writes what is kept: the kernel has it, whatever becomes of this process.
+    ///
+    /// # Errors
+    /// When the disk is full: to be tried again. A job whose file cannot be written for another reason is ended.
+    pub(super) fn write(&mut self) -> io::Result<()> {
+        let pending = self.open.iter().filter(|(_, job)| job.is_pending());
+        let pools: Vec<PoolId> = pending.map(|(&pool, _)| pool).collect();
+        for pool in pools {
+            self.write_one(pool)?;
+        }
+        Ok(())
+    }
+
+    fn write_one(&mut self, pool: PoolId) -> io::Result<()> {
+        let Some(job) = self.open.get_mut(&pool) else {
+            return Ok(());
+        };
+        match job.write() {
+            Err(error) if is_full(&error) => return Err(error),
+            Err(error) => {
+                job.pending.clear();
+                self.fail(pool, &error);
+            }
+            Ok(()) => {}
+        }
+        self.end_if_over(pool)
     }
 
     /// Files that were written to since this was asked last.
@@ -212,18 +240,24 @@ impl Jobs {
             .collect()
     }
 
-    fn end(&mut self, pool: PoolId) {
-        let Some(mut job) = self.open.remove(&pool) else {
-            return;
+    fn end_if_over(&mut self, pool: PoolId) -> io::Result<()> {
+        let Some(job) = self.open.get_mut(&pool).filter(|job| job.over) else {
+            return Ok(());
         };
         job.about.ended_s = wall_s().max(1);
         "ended".clone_into(&mut job.about.view.state);
         // What a power cut takes of the last message is said again by the successor, to whom the pool still lives.
-        let synced = job.file.sync_data();
-        if let Err(error) = synced.and_then(|()| self.save(pool, &job.about)) {
-            tracing::error!(%pool, %error, "what is known of the job's end cannot be kept");
+        let (synced, about) = (job.file.sync_data(), job.about.clone());
+        match synced.and_then(|()| self.save(pool, &about)) {
+            Err(error) if is_full(&error) => return Err(error),
+            Err(error) => {
+                tracing::error!(%pool, %error, "what is known of the job's end cannot be kept");
+            }
+            Ok(()) => {}
         }
+        self.open.remove(&pool);
         self.prune();
+        Ok(())
     }
 
     fn save(&self, pool: PoolId, about: &About) -> io::Result<()> {
@@ -256,6 +290,23 @@ impl Jobs {
 }
 
 impl Job {
+    fn is_pending(&self) -> bool {
+        self.over || !self.pending.is_empty()
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        let before = self.pending.len();
+        let written = write_some(&self.file, &mut self.pending);
+        let count = (before - self.pending.len()) as u64;
+        self.dirty |= count > 0;
+        let over = self.over && self.pending.is_empty();
+        self.progress.send_modify(|progress| {
+            progress.bytes += count;
+            progress.over = over;
+        });
+        written
+    }
+
     fn count(&mut self, message: &ToClient) {
         if let ToClient::Results { rows, .. } = message {
             let view = &mut self.about.view;
@@ -264,6 +315,19 @@ impl Job {
             view.failed += failed.count() as u64;
         }
     }
+}
+
+/// Writes as much as there is room for; what is left over stays.
+fn write_some(mut file: &File, bytes: &mut Vec<u8>) -> io::Result<()> {
+    while !bytes.is_empty() {
+        match file.write(bytes) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => drop(bytes.drain(..count)),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
 }
 
 /// Opens a job's file to be written on, behind its last whole record.

@@ -5,6 +5,7 @@ mod content;
 mod counters;
 mod doors;
 mod durable;
+mod full;
 mod handle;
 mod jobs;
 mod names;

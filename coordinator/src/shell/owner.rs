@@ -23,7 +23,8 @@ use super::{
     clock,
     content::{Asker, Contents},
     counters::Counters,
-    durable::{Durable, FULL_RETRY},
+    durable::Durable,
+    full::{FULL_RETRY, Standstill},
     handle::{Options, Refused, Ticket, first_client},
     names::Names,
     outbound::{Overrun, WAITING_BYTES_MAX},
@@ -109,6 +110,8 @@ pub(crate) struct Owner {
     /// Why it cannot go on.
     pub(super) failed: Option<String>,
     failure: Option<oneshot::Sender<String>>,
+    /// For those who cannot ask it while its disk is full.
+    pub(super) standstill: Arc<Standstill>,
     /// For what is answered beside this task.
     pub(super) inbox: mpsc::WeakSender<Input>,
     pub(super) started: Timestamp,
@@ -139,6 +142,7 @@ impl Owner {
             durable: None,
             failed: None,
             failure: Some(failure),
+            standstill: Arc::default(),
             inbox,
             started: now,
             now,
@@ -155,10 +159,7 @@ impl Owner {
         let mut timer_at = None;
         while self.stopping.is_none() && self.failed.is_none() {
             if self.is_stuck() {
-                tokio::time::sleep(FULL_RETRY).await;
-                if self.write() {
-                    self.act();
-                }
+                self.stand_still(&mut inbox).await;
                 continue;
             }
             let due = self.poll_timeout();
@@ -195,9 +196,8 @@ impl Owner {
     /// Takes in what has come, then does what it led to.
     fn turn(&mut self, inputs: &mut Vec<Input>) {
         self.now = clock::now();
-        // However much else comes, what was put off has its turn when there is room again.
-        inputs.extend(self.take_parked());
-        for input in inputs.drain(..) {
+        // However much else comes, what was put off has its turn when there is room again, and before what came after it.
+        for input in self.take_parked().into_iter().chain(inputs.drain(..)) {
             self.on_input(input);
         }
         if self.core.poll_timeout().is_some_and(|due| due <= self.now) {
@@ -207,7 +207,7 @@ impl Owner {
         self.act();
     }
 
-    fn on_input(&mut self, input: Input) {
+    pub(super) fn on_input(&mut self, input: Input) {
         let mut input = Some(input);
         if self.is_put_off(&mut input) {
             return;

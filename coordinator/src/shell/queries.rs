@@ -15,6 +15,7 @@ use tokio::task::spawn_blocking;
 
 use super::{
     clock,
+    full::FULL,
     owner::{Input, Owner},
 };
 
@@ -32,8 +33,14 @@ impl Owner {
                 Query::Jobs => Answer::Jobs(self.all_jobs()),
                 Query::Explain { pool } => self.explain(pool),
                 Query::Status => Answer::Status(self.status()),
-                Query::CancelJob { pool } => self.cancel_job(role, &user, pool),
-                Query::Cordon { host, on } => self.cordon(&host, on),
+                Query::CancelJob { pool } => {
+                    let answer = self.cancel_job(role, &user, pool);
+                    return self.send_when_kept(client, ToClient::Answer { question, answer });
+                }
+                Query::Cordon { host, on } => {
+                    let answer = self.cordon(&host, on);
+                    return self.send_when_kept(client, ToClient::Answer { question, answer });
+                }
                 Query::TokenCreate { .. }
                 | Query::TokenList
                 | Query::TokenRevoke { .. }
@@ -70,7 +77,12 @@ impl Owner {
 
     fn explain(&self, pool: PoolId) -> Answer {
         match self.core.explain(pool) {
-            Some(lines) => Answer::Lines(lines),
+            Some(mut lines) => {
+                if self.is_disk_full() {
+                    lines.insert(0, format!("{FULL}; new tasks wait until then"));
+                }
+                Answer::Lines(lines)
+            }
             None => refused(format!(
                 "there is no job {pool}, or it has ended: `fleetpool jobs` lists what there is"
             )),
@@ -83,6 +95,7 @@ impl Owner {
             build: env!("CARGO_PKG_VERSION").to_owned(),
             uptime_s: self.now.since(self.started).as_secs(),
             epoch: self.options.epoch,
+            disk_full: self.is_disk_full(),
             ..self.core.status()
         }
     }

@@ -147,6 +147,9 @@ pub enum ToClient {
         pool: PoolId,
         /// Tasks, counted from the pool's first, none of which is missing.
         tasks: u64,
+        /// And so is that no more will come.
+        #[serde(default)]
+        closed: bool,
     },
     /// The pool is not opened, or a call on it is refused.
     Refused {

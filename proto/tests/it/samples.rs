@@ -512,6 +512,7 @@ fn answers() -> Vec<Answer> {
             queued: 100,
             granted: 20,
             clients: 2,
+            disk_full: true,
         }),
         Answer::Token {
             token: "fp1.x.y.z".to_owned(),
@@ -564,6 +565,7 @@ pub(crate) fn to_clients() -> Vec<ToClient> {
         ToClient::Submitted {
             pool: POOL,
             tasks: 70_000,
+            closed: true,
         },
         ToClient::Slots {
             pool: POOL,
