@@ -1,6 +1,24 @@
-//! Whether the kernel killed a process to get its memory back. Nobody is told; a counter grows.
+//! When a host's memory runs out: whom the kernel takes, and whether it has taken a process. Nobody is told; a counter grows.
 
 use std::fs;
+
+/// What decides whom the kernel takes first, of those who use as much: from -1000, never, to 1000.
+const SCORE: &str = "/proc/self/oom_score_adj";
+/// How much sooner a task is taken than a process that said nothing; as if it used a fifth of the memory more.
+const SOONER: i32 = 200;
+
+/// Has the kernel take this process before its agent, and what it will start, which inherits it. An agent or spawner may have
+/// been started as one that is to be spared: its tasks are not.
+pub(crate) fn offer() {
+    let now = fs::read_to_string(SCORE);
+    let now: i32 = now
+        .ok()
+        .and_then(|now| now.trim().parse().ok())
+        .unwrap_or(0);
+    let score = (now.max(0) + SOONER).min(1000);
+    // Everybody may raise it. Without /proc the largest is taken, which is seldom an agent.
+    fs::write(SCORE, score.to_string()).ok();
+}
 
 /// The host's count of such kills, as last seen.
 pub(crate) struct MemoryWatch {

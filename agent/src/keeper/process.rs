@@ -24,7 +24,7 @@ use super::{
     channel::Channel,
     ending::Tree,
     launch::{Input, Launcher},
-    memory::MemoryWatch,
+    memory::{self, MemoryWatch},
     message::{Attached, FromKeeper, Place, ToKeeper, one, only},
     pipe::{self, READ_BYTES},
     task::{PACE, Recipe, Task, never_ran},
@@ -47,6 +47,8 @@ const FLOOD_BYTES: usize = READ_BYTES / 4;
 /// socket, the others its fence, if it has one, and a worker's socket, stdout and stderr, or a template's two sockets.
 /// With `control` it outlives its agent, and ends with its spawner alone.
 pub(crate) fn run(mut descriptors: Vec<OwnedFd>, lock: OwnedFd, control: Option<OwnedFd>) -> i32 {
+    // A template, and with it the workers that are forked from one, inherits it too.
+    memory::offer();
     let socket = descriptors.remove(0);
     status(Keeper::new(socket, descriptors, lock, control).and_then(Keeper::serve))
 }
