@@ -20,15 +20,17 @@ fn job(cluster: &Cluster, number: &str) -> Option<Value> {
 }
 
 /// A job has begun when the disk fails, and brings the rest of its tasks then. It prints its number when they are safe.
-fn nothing_is_promised_after(disk: &Disk, fail: impl FnOnce(&Disk)) {
-    let mut cluster = cluster_on(disk);
+#[test]
+fn g10_nothing_is_promised_after_the_disk_has_refused_to_write() {
+    let disk = Disk::that_can_be_cut_off();
+    let mut cluster = cluster_on(&disk);
     let notes = Notes::new();
     let mut command = cluster.client();
     command.args(["map", "--detach", "--quiet", "--shell", &notes.command()]);
     let mut client = Client::fed(&mut command);
     client.feed(0..2);
     cluster.until("its first tasks run", |_| notes.begun().len() == 2);
-    fail(disk);
+    disk.cut_off();
     client.feed(2..TASKS);
     client.close();
     assert_eq!(cluster.coordinator_end(), Some(FAILED));
@@ -49,16 +51,6 @@ fn nothing_is_promised_after(disk: &Disk, fail: impl FnOnce(&Disk)) {
     begun.dedup();
     assert_eq!(begun, (0..TASKS).collect::<Vec<_>>(), "none is lost");
     assert_eq!(notes.overlaps(), "", "nothing ran twice at a time");
-}
-
-#[test]
-fn g10_nothing_is_promised_after_the_disk_has_lost_what_was_written() {
-    nothing_is_promised_after(&Disk::that_loses_writes(), Disk::fill);
-}
-
-#[test]
-fn g10_nothing_is_promised_after_the_disk_has_refused_to_write() {
-    nothing_is_promised_after(&Disk::that_can_be_cut_off(), Disk::cut_off);
 }
 
 #[test]

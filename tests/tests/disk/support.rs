@@ -32,24 +32,14 @@ impl Disk {
         Self { folder, image }
     }
 
-    /// A file system on a device that has less room than it says. Once [filled](Self::fill), what is written to it is lost, and
-    /// the kernel says so only when it is to be put on disk.
-    pub(crate) fn that_loses_writes() -> Self {
-        Self::on_a_device(&["-O", "^has_journal"])
-    }
-
     /// A file system with a journal of its own, which can be [cut off](Self::cut_off) from its device.
     pub(crate) fn that_can_be_cut_off() -> Self {
-        Self::on_a_device(&["-J", "size=4"])
-    }
-
-    fn on_a_device(options: &[&str]) -> Self {
         let mut disk = Self::of(32);
         let image = disk.folder.path().join("image");
         let file = File::create(&image).expect("room for a file");
         file.set_len(256 << 20).expect("a file with nothing in it");
         let mut make = Command::new("mkfs.ext4");
-        make.args(["-q", "-F", "-N", "1024"]).args(options);
+        make.args(["-q", "-F", "-N", "1024", "-J", "size=4"]);
         run(make.arg(&image));
         disk.image = Some(image);
         fs::create_dir(disk.path()).expect("room for a folder");
@@ -95,9 +85,6 @@ fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587d, struct.pack('I', 2))"
     /// Takes the device away, mends it and what is on it, and brings it back. Nobody may use it.
     pub(crate) fn replace(&self) {
         self.unmount();
-        if self.filler().exists() {
-            self.make_room();
-        }
         let mut check = Command::new("e2fsck");
         check.arg("-fy").args(&self.image);
         // It tells by its status that there was something to mend.
