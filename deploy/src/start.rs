@@ -175,6 +175,8 @@ mod tests {
         let first = inode(&file);
         drop(host.start().await.unwrap());
         assert_eq!(inode(&file), first);
+        // Not the same file: what was started from it may still run.
+        fs::remove_file(&file).unwrap();
         fs::write(&file, "#!/bin/sh").unwrap();
         drop(host.start().await.unwrap());
         assert_eq!(fs::metadata(&file).unwrap().len(), host.program.size());
