@@ -345,7 +345,7 @@ fn ten_thousand_hosts() {
 #[ignore = "takes minutes: make sim-scale"]
 fn ten_million_tasks_on_ten_thousand_hosts_of_which_five_hundred_are_lost() {
     let ms = Duration::from_millis;
-    let tasks = number("SIM_TASKS").unwrap_or(10_000_000);
+    let tasks = 10_000_000;
     let mut world = World::new(15).hosts(10_000).slots(4).submit(tasks);
     world = world.native().lasting(Lengths::Between(ms(10), ms(30)));
     // As shells that have so much to do.

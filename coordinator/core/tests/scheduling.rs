@@ -461,8 +461,8 @@ fn g8_lines_of_an_attempt_that_is_not_the_current_one_are_dropped_and_acknowledg
     assert_eq!(world.output_acked, [1]);
 }
 
-/// A task has printed and ended, and its client was told of neither when the coordinator was killed.
-fn killed_before_the_client_heard() -> World {
+/// With a journal; the one task has printed and ended, of which its client is told.
+fn printed_and_ended() -> World {
     let mut world = World {
         core: CoordinatorCore::new(durable(1)),
         ..World::default()
@@ -479,7 +479,23 @@ fn killed_before_the_client_heard() -> World {
     prints(&mut world, 1, 1, 1);
     world.report(HostId(0), POOL, Outcome::Done, 10);
     assert_eq!(world.results.len(), 1);
-    world.recover()
+    world
+}
+
+/// The client has all that was printed, and only then its pool ends.
+fn hears_output_and_the_end(mut world: World) {
+    assert_eq!(world.heard(), ["output 1"]);
+    world.client(FromClient::HeardOutput {
+        host: HostId(0),
+        life: 1,
+        number: 1,
+    });
+    assert_eq!(world.heard(), ["output 1", "ended"]);
+}
+
+/// The same, but that the coordinator was killed before any of it came to the client.
+fn killed_before_the_client_heard() -> World {
+    printed_and_ended().recover()
 }
 
 #[test]
@@ -495,14 +511,8 @@ fn g8_results_of_a_predecessor_wait_for_the_output_that_comes_before_them() {
     world.register(HostId(0), 2, registration);
     assert_eq!((world.results.len(), world.heard().len()), (0, 0));
     prints(&mut world, 2, 1, 1);
-    assert_eq!(world.heard(), ["output 1"]);
     assert_eq!(world.results.len(), 1);
-    world.client(FromClient::HeardOutput {
-        host: HostId(0),
-        life: 1,
-        number: 1,
-    });
-    assert_eq!(world.heard(), ["output 1", "ended"]);
+    hears_output_and_the_end(world);
 }
 
 #[test]
@@ -518,28 +528,7 @@ fn g8_results_of_a_predecessor_wait_for_no_output_that_does_not_come() {
 
 #[test]
 fn g8_a_pool_does_not_end_before_its_client_has_all_that_it_printed() {
-    let mut world = World {
-        core: CoordinatorCore::new(durable(1)),
-        ..World::default()
-    };
-    world.join(HostId(0), 1, 1, 1);
-    world.resume();
-    world.open(POOL, of_slots(1));
-    world.submit(POOL, 0, 1);
-    let submitted = 1;
-    world.client(FromClient::Close {
-        pool: POOL,
-        submitted,
-    });
-    prints(&mut world, 1, 1, 1);
-    world.report(HostId(0), POOL, Outcome::Done, 10);
-    assert_eq!(world.heard(), ["output 1"]);
-    world.client(FromClient::HeardOutput {
-        host: HostId(0),
-        life: 1,
-        number: 1,
-    });
-    assert_eq!(world.heard(), ["output 1", "ended"]);
+    hears_output_and_the_end(printed_and_ended());
 }
 
 #[test]
