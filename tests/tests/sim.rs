@@ -109,6 +109,22 @@ fn g10_a_coordinator_whose_machine_loses_its_power_keeps_what_it_acknowledged() 
     }
 }
 
+/// One host is cut off with what it has just been given; the machine that gave it loses its power before it is on disk.
+#[test]
+fn g5_a_successor_that_is_killed_while_it_waits_for_fences_has_one_that_waits_too() {
+    for seed in 0..200 {
+        let reset = Duration::from_micros(500 * seed);
+        let lengths = Lengths::Between(Duration::from_secs(4), Duration::from_secs(8));
+        let world = World::new(seed).hosts(3).slots(16).submit(100);
+        let world = world.lasting(lengths).at(reset);
+        let world = world.partition(host(0), Duration::from_secs(12));
+        let world = world.reset_coordinators_machine();
+        let killed = reset + Duration::from_millis(1500);
+        let summary = world.at(killed).kill_coordinator().run();
+        assert_eq!(summary.delivered, 100, "seed {seed}");
+    }
+}
+
 #[test]
 fn a_host_is_lost_in_the_middle() {
     let summary = World::new(2)

@@ -100,7 +100,7 @@ impl CoordinatorCore {
 
     /// Grants from now on, if it is time.
     fn settle_down(&mut self) {
-        if self.settled_at > Timestamp::default() && self.now >= self.settled_at {
+        if self.is_settling() && self.now >= self.settled_at {
             self.settled_at = Timestamp::default();
             self.touched.extend(self.pools.keys());
         }
@@ -120,7 +120,7 @@ impl CoordinatorCore {
     pub fn poll_timeout(&self) -> Option<Timestamp> {
         let host = self.deadlines.first().map(|&(at, _)| at);
         let client = self.absences.first().map(|&(at, _)| at);
-        let settled = Some(self.settled_at).filter(|at| *at > Timestamp::default());
+        let settled = self.is_settling().then_some(self.settled_at);
         host.into_iter().chain(client).chain(settled).min()
     }
 

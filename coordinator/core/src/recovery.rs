@@ -179,6 +179,13 @@ impl CoordinatorCore {
         }
     }
 
+    /// Whether nothing is granted yet, since hosts may run what nobody knows of. A coordinator that is killed now has a
+    /// successor with the same `gap`.
+    #[must_use]
+    pub fn is_settling(&self) -> bool {
+        self.settled_at > Timestamp::default()
+    }
+
     fn recovered_pool(&mut self, id: PoolId) {
         let Some(pool) = self.pools.get_mut(&id) else {
             return;

@@ -29,7 +29,8 @@ const RENEWED_BYTES_MIN: u64 = 64 << 20;
 /// Bytes that are kept free for what must still be written when the disk is full.
 const RESERVE_BYTES: u64 = 16 << 20;
 const RESERVE: &str = "reserve";
-/// A file that says that the end of the journal may not be what was written.
+/// A file that says that there may be attempts of which the journal knows nothing: its end may not be what was written, or was
+/// not what a predecessor of this process wrote, and hosts have not had the time to fence what they run since.
 const DOUBT: &str = "doubt";
 
 /// Why a journal cannot be used.
@@ -100,9 +101,14 @@ impl Folder {
         Ok(Self { dir, numbers })
     }
 
-    /// Whether the disk has refused a predecessor: what was written last may be missing.
+    /// Whether a predecessor left word that there may be attempts of which it wrote nothing.
     pub(crate) fn is_doubted(&self) -> bool {
         self.dir.join(DOUBT).exists()
+    }
+
+    /// Leaves that word: it has to outlast this process as well, until [`Journal::trust`].
+    pub(crate) fn doubt(&self) -> Result<(), JournalError> {
+        leave_doubt(&self.dir).map_err(|error| JournalError::io("writing", &self.dir, &error))
     }
 
     /// Hands over what a predecessor wrote; tells how many facts it was.
@@ -131,8 +137,8 @@ impl Folder {
         let (file, length) =
             write_snapshot(&self.dir, number, facts).map_err(|error| failed(&error))?;
         remove_others(&self.dir, number);
-        fs::remove_file(self.dir.join(DOUBT)).ok();
         Ok(Journal {
+            doubted: self.is_doubted(),
             syncer: Syncer::start(told).map_err(|error| failed(&error))?,
             dir: self.dir,
             number,
@@ -166,6 +172,8 @@ pub(crate) struct Journal {
     renew_at: u64,
     /// The disk has been full, and the reserve is used.
     short: bool,
+    /// There is word that attempts may be missing.
+    doubted: bool,
 }
 
 impl Journal {
@@ -217,9 +225,16 @@ impl Journal {
 
     /// The disk has refused: leaves word for a successor, as far as the disk takes that.
     pub(crate) fn doubt(&self) {
-        let left = File::create(self.dir.join(DOUBT)).and_then(|file| file.sync_all());
-        if let Err(error) = left.and_then(|()| File::open(&self.dir)?.sync_all()) {
+        if let Err(error) = leave_doubt(&self.dir) {
             tracing::warn!(%error, "no word can be left that the journal's end may be missing");
+        }
+    }
+
+    /// What hosts may have run that is not written here is over: takes back the word that there may be such.
+    pub(crate) fn trust(&mut self) {
+        if std::mem::take(&mut self.doubted) {
+            // Where it stays, a successor waits once more.
+            fs::remove_file(self.dir.join(DOUBT)).ok();
         }
     }
 
@@ -288,6 +303,11 @@ pub(crate) fn is_full(error: &io::Error) -> bool {
 
 fn tell_full(dir: &Path) {
     tracing::error!(dir = %dir.display(), "the disk is full: new tasks wait until there is room");
+}
+
+fn leave_doubt(dir: &Path) -> io::Result<()> {
+    File::create(dir.join(DOUBT))?.sync_all()?;
+    File::open(dir)?.sync_all()
 }
 
 /// Makes sure of the reserve.

@@ -62,6 +62,20 @@ fn g10_what_was_written_is_read_and_a_new_journal_says_the_same() {
 }
 
 #[test]
+fn g5_a_doubt_outlasts_every_journal_until_hosts_are_fenced() {
+    let dir = tempfile::tempdir().expect("a folder");
+    written(dir.path());
+    let folder = || Folder::open(dir.path()).expect("a folder");
+    assert!(!folder().is_doubted());
+    folder().doubt().expect("written");
+    folder().begin([fact(0)], nobody()).expect("a journal");
+    assert!(folder().is_doubted(), "its process was killed");
+    let mut journal = folder().begin([fact(0)], nobody()).expect("a journal");
+    journal.trust();
+    assert!(!folder().is_doubted());
+}
+
+#[test]
 fn g10_a_journal_cut_at_any_byte_is_a_prefix_of_what_was_written() {
     let dir = tempfile::tempdir().expect("a folder");
     let (path, bytes) = written(dir.path());

@@ -151,6 +151,9 @@ impl Owner {
         let known: Vec<ClientId> = clients.keys().copied().collect();
         // What a process wrote survives it; a machine that went down, or a disk that refused, may have lost the last of it.
         let gap = booted.is_some_and(|boot| boot != super::clock::boot_id()) || folder.is_doubted();
+        if gap {
+            folder.doubt()?;
+        }
         self.core.recovered(now, &known, gap);
         clients.retain(|client, known| known.watches || self.core.knows(*client));
         let took = super::clock::now().since(now);
@@ -407,6 +410,16 @@ impl Owner {
     pub(super) fn record_name(&mut self, name: &str) {
         if let Some(fact) = self.names.fact(name) {
             self.record(fact);
+        }
+    }
+
+    /// When all that a predecessor may not have written down is over, a successor need not wait for that again.
+    pub(super) fn trust_the_journal(&mut self) {
+        if let Some(durable) = self.durable.as_mut()
+            && self.failed.is_none()
+            && !self.core.is_settling()
+        {
+            durable.journal.trust();
         }
     }
 

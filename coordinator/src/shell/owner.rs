@@ -203,6 +203,7 @@ impl Owner {
         if self.core.poll_timeout().is_some_and(|due| due <= self.now) {
             self.tell_core(Event::Tick);
         }
+        self.trust_the_journal();
         self.tick_contents();
         self.act();
     }

@@ -32,8 +32,8 @@ pub(super) struct Journal {
     pub(super) lives: u64,
     /// It is between two lives.
     pub(super) down: bool,
-    /// A power cut took what was not on disk.
-    lost_its_end: bool,
+    /// A power cut took what was not on disk, and hosts have not had the time to fence what they run of it.
+    doubted: bool,
 }
 
 impl Engine {
@@ -95,7 +95,7 @@ impl Engine {
             let left = usize::try_from(left).unwrap_or(usize::MAX);
             self.journal.facts.truncate(left);
         }
-        self.journal.lost_its_end = power;
+        self.journal.doubted = power || self.journal.doubted && self.coordinator.is_settling();
         self.journal.gated.clear();
         self.journal.syncing = false;
         self.journal.lives += 1;
@@ -123,7 +123,7 @@ impl Engine {
             }
         }
         let clients: Vec<_> = (0..self.clients.len()).map(client_id).collect();
-        let gap = self.journal.lost_its_end;
+        let gap = self.journal.doubted;
         self.coordinator.recovered(now, &clients, gap);
         let facts = self.coordinator.snapshot();
         self.journal.facts = facts.into_iter().map(|fact| encode(fact).0).collect();

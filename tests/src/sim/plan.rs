@@ -395,6 +395,13 @@ impl World {
         self.fault(Fault::KillCoordinator { power, lasts })
     }
 
+    /// The coordinator's machine loses its power and is back at once, while hosts still run what they had.
+    #[must_use]
+    pub fn reset_coordinators_machine(self) -> Self {
+        let (power, lasts) = (true, Duration::from_secs(1));
+        self.fault(Fault::KillCoordinator { power, lasts })
+    }
+
     /// One of the cores has a bug.
     #[must_use]
     pub fn planted(mut self, bug: Bug) -> Self {
