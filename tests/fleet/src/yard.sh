@@ -8,6 +8,7 @@
 #   /mnt/HOST/own     folders that are the host's alone
 #   /mnt/HOST/init    its first process, as the yard counts; /mnt/HOST/machine_pid as this machine does
 #   /mnt/machine      this machine's /proc: the yard has one of its own
+#   /mnt/groups       control groups, of which each host with a systemd has its own: fleet-YARD-HOST
 #   /mnt/keys         the head's key
 set -u
 umask 022
@@ -21,6 +22,10 @@ fail() { echo "$*"; return 1; }
 lay_out() {
     mount --make-rprivate / && mount -t tmpfs -o mode=755 yard /mnt || return 1
     mkdir /mnt/machine && mount --bind /proc /mnt/machine && mount -t proc proc /proc || return 1
+    read -r yard _ </mnt/machine/self/stat
+    mkdir -p /mnt/groups/systemd /mnt/groups/unified || return 1
+    mount -t cgroup -o none,name=systemd cgroup /mnt/groups/systemd && mount -t cgroup2 cgroup2 /mnt/groups/unified || return 1
+    sweep
     ip link set lo up
     for bridge in br0 br1; do
         ip link add $bridge type bridge && ip link set $bridge up || return 1
@@ -143,8 +148,14 @@ boot() {
     # Known before: what stands behind `&` is to have one child.
     address=$(cat "$disk/address") options=$(cat "$disk/options")
     rm -f "$disk/machine_pid"
-    unshare --fork --kill-child=KILL --pid --mount --uts --ipc --net --cgroup --propagation private \
-        bash "$host_script" "$name" "$address" "$options" </dev/null >"$disk/console" 2>&1 &
+    groups=
+    case $options in *systemd*) groups=$(enclose "$name") ;; esac
+    {
+        # Nothing is started here before that, which would be taken for the host's first process.
+        for group in $groups; do echo 0 >"$group/cgroup.procs"; done
+        exec unshare --fork --kill-child=KILL --pid --mount --uts --ipc --net --cgroup --propagation private \
+            bash "$host_script" "$name" "$address" "$options"
+    } </dev/null >"$disk/console" 2>&1 &
     unshare=$!
     echo $unshare >"$disk/unshare"
     init=
@@ -155,6 +166,22 @@ boot() {
     echo "$init" >"$disk/init"
     plug "$name" "$(cat "$disk/bridge")" eth0 || fail "$name does not start: $(cat "$disk/console")" || return 1
     [ "$name" != jump ] || plug jump br1 eth1
+}
+
+# enclose HOST: makes control groups of its own, and names them. A systemd takes all groups that it sees for its own, and waits until
+# nothing is left in them.
+enclose() {
+    for hierarchy in /mnt/groups/*; do
+        mkdir -p "$hierarchy/fleet-$yard-$1" && echo "$hierarchy/fleet-$yard-$1"
+    done
+}
+
+# What yards that are gone have left of such.
+sweep() {
+    for group in /mnt/groups/*/fleet-*; do
+        owner=${group##*/fleet-}
+        [ ! -d "$group" ] || [ -d "/mnt/machine/${owner%%-*}" ] || find "$group" -depth -type d -exec rmdir {} \; 2>/dev/null
+    done
 }
 
 # lend HOST FILE PLACE: a file of this machine, from the next start on.
