@@ -60,6 +60,29 @@ fn g10_a_job_is_taken_whole_though_the_coordinator_is_killed_before_it_is_comple
 }
 
 #[test]
+fn g6_a_job_whose_client_is_killed_before_it_is_complete_is_over_and_says_so() {
+    let cluster = Cluster::start(1, 2);
+    let mut command = cluster.client();
+    command.args(["map", "--detach", "--quiet", "echo"]);
+    let mut client = Client::fed(&mut command);
+    client.feed(0..10);
+    let jobs = |cluster: &Cluster| -> Value {
+        let jobs = said(cluster.client().args(["jobs", "--json"]));
+        serde_json::from_str(&jobs).expect("an array")
+    };
+    cluster.until("the first have run", |cluster| {
+        jobs(cluster)[0]["ended"] == 10
+    });
+    client.kill();
+    cluster.until("it is over", |cluster| jobs(cluster)[0]["state"] == "ended");
+    let number = jobs(&cluster)[0]["id"].to_string();
+    let seen = output(cluster.client().args(["attach", &number]));
+    assert_eq!(String::from_utf8_lossy(&seen.stdout).lines().count(), 10);
+    let stderr = String::from_utf8_lossy(&seen.stderr);
+    assert!(stderr.contains("before it had brought all"), "{stderr}");
+}
+
+#[test]
 fn g4_a_client_that_brings_a_job_while_the_fleet_changes_comes_to_its_end() {
     let cluster = Cluster::start(1, 2);
     let mut command = cluster.client();

@@ -14,6 +14,9 @@ use fleetpool_proto::{
 
 use crate::{core::CoordinatorCore, pool::Pool, settle};
 
+/// Why a detached job ends that nobody cancelled.
+const UNFINISHED: &str = "the client that brought this job was gone before it had brought all of its tasks: the job is ended";
+
 impl CoordinatorCore {
     pub(crate) fn on_client_message(&mut self, client: ClientId, message: FromClient) {
         if let FromClient::OpenPool { pool, options } = message {
@@ -286,11 +289,19 @@ impl CoordinatorCore {
         let theirs: Vec<PoolId> = self
             .pools
             .values()
-            .filter(|pool| pool.client == client && !pool.is_detached())
+            .filter(|pool| pool.client == client && !pool.is_left())
             .map(|pool| pool.id)
             .collect();
         for pool in theirs {
-            self.begin_end(pool);
+            self.end_with_its_client(pool);
+        }
+    }
+
+    /// Ends a pool whose client is gone. Whoever looks at a detached job later is told why it is not whole.
+    pub(crate) fn end_with_its_client(&mut self, pool: PoolId) {
+        match self.pools.get(&pool).is_some_and(Pool::is_detached) {
+            true => self.on_end_pool(pool, UNFINISHED.to_owned()),
+            false => self.begin_end(pool),
         }
     }
 

@@ -191,7 +191,7 @@ impl CoordinatorCore {
             return;
         };
         let shares: Vec<HostId> = pool.shares.keys().copied().collect();
-        let (client, ending, detached) = (pool.client, pool.ending, pool.is_detached());
+        let (client, ending, left) = (pool.client, pool.ending, pool.is_left());
         for (_, (rows, _)) in pool.retained.iter() {
             let ran = rows.iter().filter(|row| row.attempt != Attempt::default());
             let ran = ran.filter(|row| self.hosts.contains_key(&row.host));
@@ -209,8 +209,10 @@ impl CoordinatorCore {
             });
         }
         self.touched.insert(id);
-        if ending || !detached && !self.clients.contains_key(&client) {
+        if ending {
             self.begin_end(id);
+        } else if !left && !self.clients.contains_key(&client) {
+            self.end_with_its_client(id);
         }
     }
 

@@ -198,7 +198,7 @@ impl Engine {
         while let Some((at, what)) = self.timeline.pop() {
             self.now = at;
             self.happen(what);
-            if self.timeline.next().is_none_or(|next| next > at) {
+            if self.timeline.is_instant_over() {
                 self.drain();
             }
             if self.broken.is_some() || self.is_over() {

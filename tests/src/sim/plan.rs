@@ -313,6 +313,13 @@ impl World {
         self
     }
 
+    /// A client may be ahead of its results by so many tasks.
+    #[must_use]
+    pub fn window(mut self, tasks: u64) -> Self {
+        self.window_tasks = tasks;
+        self
+    }
+
     /// Nothing goes wrong: then no free slot and no waiting task may be apart (G2).
     #[must_use]
     pub fn quiet(mut self) -> Self {

@@ -31,7 +31,11 @@ impl Trace {
         for part in [at, who, number] {
             self.mix(part);
         }
-        what.bytes().for_each(|byte| self.mix(u64::from(byte)));
+        for word in what.as_bytes().chunks(8) {
+            let mut bytes = [0; 8];
+            bytes[..word.len()].copy_from_slice(word);
+            self.mix(u64::from_le_bytes(bytes));
+        }
     }
 
     /// Adds a line to the story.

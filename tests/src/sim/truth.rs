@@ -3,7 +3,7 @@
 //! Nothing here is told to the cores, and nothing the cores say is believed: only workers that begin and end, and
 //! outcomes that reach a client, count.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use fleetpool_proto::{Attempt, AttemptId, Outcome, PoolId, SlotNo, message::ResultRow};
@@ -17,8 +17,6 @@ pub(super) type Broken = Result<(), String>;
 pub(super) struct Truth {
     pools: BTreeMap<PoolId, PoolTruth>,
     hosts: Vec<HostTruth>,
-    /// What runs, and where.
-    running: BTreeSet<(usize, AttemptId)>,
     slots: u64,
     /// Longest that a free slot and a waiting task may be apart, in microseconds; `None`: the world is not quiet.
     apart_us_max: Option<u64>,
@@ -32,7 +30,8 @@ pub(super) struct Truth {
 #[derive(Debug)]
 struct HostTruth {
     slots: Vec<SlotTruth>,
-    running: usize,
+    /// What runs there: hardly more than it has slots.
+    running: Vec<AttemptId>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +80,7 @@ impl Truth {
                 };
                 usize::from(slots)
             ],
-            running: 0,
+            running: Vec::new(),
         };
         let pool = |plan: &PoolPlan| PoolTruth {
             tasks: vec![TaskTruth::default(); usize::try_from(plan.tasks).unwrap_or_default()],
@@ -101,7 +100,6 @@ impl Truth {
                 .zip(world.pools.iter().map(pool))
                 .collect(),
             hosts: world.hosts.iter().map(|plan| host(plan.slots)).collect(),
-            running: BTreeSet::new(),
             slots: world.hosts.iter().map(|plan| u64::from(plan.slots)).sum(),
             // Round trips to notice and to act, a program to be fetched and a worker to be started on the way.
             apart_us_max: world.quiet.then_some(8 * world.delay_us.1 + 300_000),
@@ -115,18 +113,17 @@ impl Truth {
     pub(super) fn begin(&mut self, now: u64, host: usize, slot: SlotNo, id: AttemptId) -> Broken {
         self.begun += 1;
         let place = &mut self.hosts[host];
-        place.running += 1;
-        if place.running > place.slots.len() {
+        place.running.push(id);
+        if place.running.len() > place.slots.len() {
             return Err(format!(
                 "G1: {} tasks run on host {host} of {} slots",
-                place.running,
+                place.running.len(),
                 place.slots.len()
             ));
         }
         if let Some(slot) = place.slots.get_mut(usize::from(slot.0)) {
             slot.idle_since = None;
         }
-        self.running.insert((host, id));
         let Some((pool, task)) = find(&mut self.pools, id) else {
             return Err(format!(
                 "{id} begins on host {host}, and nobody has submitted it"
@@ -183,11 +180,11 @@ impl Truth {
         id: AttemptId,
         by_itself: bool,
     ) {
-        if !self.running.remove(&(host, id)) {
-            return;
-        }
         let place = &mut self.hosts[host];
-        place.running -= 1;
+        let Some(at) = place.running.iter().position(|running| *running == id) else {
+            return;
+        };
+        place.running.swap_remove(at);
         if let Some(slot) = place.slots.get_mut(usize::from(slot.0)) {
             slot.idle_since = Some(now);
         }
@@ -307,8 +304,10 @@ impl Truth {
 
     /// All is over: what must have been delivered has been, and nothing runs.
     pub(super) fn look_at_the_end(&self) -> Broken {
-        if let Some((host, id)) = self.running.first() {
-            return Err(format!("G6: {id} still runs on host {host}"));
+        for (number, host) in self.hosts.iter().enumerate() {
+            if let Some(id) = host.running.first() {
+                return Err(format!("G6: {id} still runs on host {number}"));
+            }
         }
         for (id, pool) in &self.pools {
             let all = pool.tasks.len() as u64;
