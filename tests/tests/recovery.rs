@@ -103,6 +103,11 @@ fn g10_twenty_kills_of_the_coordinator_among_very_many_functions() {
         let before = client.lines.try_iter().count();
         client.lines.recv().expect("it goes on");
         away.push((before, start.elapsed()));
+        let log = cluster.coordinator_log();
+        let read = log
+            .lines()
+            .rfind(|line| line.contains("the journal is read"));
+        eprintln!("{}", read.expect("it says so"));
     }
     eprintln!("until results came again: {away:?}");
     let (_, status) = client.end();
