@@ -52,7 +52,7 @@ fn g6_keepers_have_a_cgroup_each_and_none_is_left_when_their_pools_are_over() {
     assert!(limits.ends_with(" GiB for all tasks"), "{limits}");
 
     let mut three = cluster.client();
-    let own = "sleep 0.3; grep -E ':(pids|memory):' /proc/self/cgroup";
+    let own = "sleep 0.3; grep -E ':(pids|memory):' /proc/self/cgroup; : {}";
     three.args([
         "map", "-q", "-j", "3", "--no-tag", "--shell", own, ":::", "1", "2", "3",
     ]);
@@ -131,7 +131,7 @@ fn g10_commands_stay_where_they_are_when_their_agent_is_replaced() {
     let folder = tempfile::tempdir().expect("a folder");
     let [pid, go] = ["pid", "go"].map(|name| folder.path().join(name));
     let wait = format!(
-        "echo $$ >{}; until [ -e {} ]; do sleep 0.05; done; grep :pids: /proc/self/cgroup",
+        "echo $$ >{}; until [ -e {} ]; do sleep 0.05; done; grep :pids: /proc/self/cgroup; : {{}}",
         pid.display(),
         go.display()
     );
@@ -165,7 +165,7 @@ fn g6_what_a_task_may_leave_behind_keeps_its_cgroup_as_long_as_it_lives() {
     let agent = cluster.agent_pid(0);
     let groups = groups(spawner_of(agent));
     let mut leave = cluster.client();
-    let script = "setsid sleep 1000 >/dev/null 2>&1 & echo $!";
+    let script = "setsid sleep 1000 >/dev/null 2>&1 & echo $!; : {}";
     leave.args([
         "map",
         "-q",

@@ -213,7 +213,7 @@ fn hog_and_neighbour(cluster: &Cluster) -> (Vec<Value>, Vec<Value>) {
     let folder = tempfile::tempdir().expect("a folder");
     let go = folder.path().join("go");
     let wait = format!(
-        "until [ -e {} ]; do sleep 0.05; done; kill -KILL $$",
+        "until [ -e {} ]; do sleep 0.05; done; kill -KILL $$; : {{}}",
         go.display()
     );
     let mut neighbour = cluster.client();
