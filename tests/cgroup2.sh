@@ -39,7 +39,7 @@ mkdir $unit && chown 1:1 $unit $unit/cgroup.procs $unit/cgroup.subtree_control $
 mkdir $folder/a1 && chown 1:1 $folder/a1
 as_user='setpriv --reuid=1 --regid=1 --clear-groups -- env FLEETPOOL_IDENTITY=/run/test/a1'
 
-"$FLEETPOOL" init --name test
+"$FLEETPOOL" init --name test >$folder/init.log
 "$FLEETPOOL" coordinator --listen 127.0.0.1:7700 2>$folder/coordinator.log &
 until_true 'the coordinator' 'grep -q "listens on" $folder/coordinator.log'
 export FLEETPOOL_CLUSTER=127.0.0.1:7700
@@ -62,13 +62,11 @@ outcomes() {
 is 'leaves of two slots' 2 "$(map 2 'sleep 0.5; cat /proc/self/cgroup; : {}' '1 2' | grep -c '^0::/unit.service/fleetpool-[0-9a-f]*/[0-9]*$')"
 
 hog='python3 -c "b\"x\" * 300_000_000"'
-map 1 'until [ -e /run/test/go ]; do sleep 0.1; done; kill -KILL $$; : {}' 1 &
+outcomes 1 'until [ -e /run/test/go ]; do sleep 0.1; done; kill -KILL $$; : {}' 1 >$folder/neighbour &
+neighbour=$!
+until_true 'the neighbour runs' '"$FLEETPOOL" hosts --json | grep -q "\"running\": 1"'
 is 'a hog, and one that is a child' 'done out_of_memory out_of_memory done ' \
     "$(outcomes 1 "case {} in b) exec $hog;; c) $hog; exit \$?;; esac" 'a b c d')"
-neighbour=$!
-outcomes 1 'until [ -e /run/test/go ]; do sleep 0.1; done; kill -KILL $$; : {}' 1 >$folder/neighbour &
-neighbour="$neighbour $!"
-until_true 'the neighbour runs' '"$FLEETPOOL" hosts --json | grep -q "\"running\": 2"'
 : >$folder/go
 wait $neighbour
 is 'who was killed by somebody else' 'failed ' "$(cat $folder/neighbour)"
