@@ -53,6 +53,11 @@ slurm-packages: ## what the test of Slurm jobs needs of Debian's packages
 test-slurm: fleet-packages slurm-packages build ## the test of Slurm jobs alone; `make test` has it too
 	timeout $(TEST_MINUTES_MAX)m $(CARGO) test --locked --workspace --test fleet -- slurm
 
+.PHONY: test-cgroup2
+test-cgroup2: ## limits of tasks on a kernel of its own with cgroup v2 (Debian's user-mode-linux)
+	$(CARGO) build --locked --workspace --bins
+	tests/cgroup2.sh target/debug/fleetpool
+
 .PHONY: nextest
 nextest: build ## the tests alone
 ifeq ($(NEXTEST),yes)

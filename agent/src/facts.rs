@@ -6,7 +6,7 @@ use fleetpool_net::Carrier;
 use fleetpool_proto::message::Registration;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::Options;
+use crate::{Options, spawner::Contained};
 
 /// What does not change in an agent's life.
 pub(crate) fn registration(options: &Options) -> Registration {
@@ -20,9 +20,14 @@ pub(crate) fn registration(options: &Options) -> Registration {
         build: env!("CARGO_PKG_VERSION").to_owned(),
         cpus: processors(),
         memory_mib: memory_mib(&read("/proc/meminfo")).unwrap_or(0),
-        containment: "subreaper".to_owned(),
         ..Registration::default()
     }
+}
+
+/// Adds how tasks are held there.
+pub(crate) fn tell_containment(facts: &mut Registration, contained: &Contained) {
+    facts.containment = contained.name().to_owned();
+    facts.limits = contained.limits();
 }
 
 /// The same on a session of that kind.
@@ -79,11 +84,16 @@ fn read(path: &str) -> String {
 }
 
 fn memory_mib(meminfo: &str) -> Option<u64> {
+    memory_bytes(meminfo).map(|bytes| bytes >> 20)
+}
+
+/// The host's memory, by `/proc/meminfo`.
+pub(crate) fn memory_bytes(meminfo: &str) -> Option<u64> {
     let total = meminfo
         .lines()
         .find_map(|line| line.strip_prefix("MemTotal:"))?;
     let kib: u64 = total.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib >> 10)
+    kib.checked_mul(1024)
 }
 
 #[cfg(test)]

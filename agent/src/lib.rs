@@ -33,7 +33,7 @@ mod wire;
 mod workers;
 
 pub use link::Link;
-pub use options::{Error, Options};
+pub use options::{Error, Options, TaskLimits};
 pub use shell::{run, run_until};
 pub use spawner::{Spawned, look_at_spawner, serve_spawner};
 pub use stdio::{AGENT_VERB, serve_stdio};

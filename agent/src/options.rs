@@ -3,6 +3,7 @@
 use std::{io, path::PathBuf};
 
 use fleetpool_proto::pool::ContentHash;
+use serde::{Deserialize, Serialize};
 
 /// What an agent is.
 #[derive(Clone, Debug)]
@@ -30,6 +31,19 @@ pub struct Options {
     /// The spawner is a service of its own, which listens in the state folder (see [`serve_spawner`](crate::serve_spawner)): the
     /// commands that run here outlive this agent, and the next one goes on with them.
     pub spawner_is_service: bool,
+    /// Tasks are put into cgroups, where the host allows that, and held to these limits. `None`: there are no cgroups of ours, as is
+    /// right for an agent that comes and goes with its client.
+    pub limits: Option<TaskLimits>,
+}
+
+/// What a task may take of its host. What nobody has said is left to the agent: see `agent/src/spawner/cgroup/limits.rs`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct TaskLimits {
+    /// Processes and threads at once.
+    pub pids: Option<u64>,
+    /// Bytes of memory. `None`: all that tasks may have together.
+    pub memory: Option<u64>,
 }
 
 impl Options {
@@ -47,6 +61,7 @@ impl Options {
             passes_on: true,
             state_dir: None,
             spawner_is_service: false,
+            limits: None,
         }
     }
 }

@@ -32,7 +32,7 @@ use tokio::{
     time::{Instant, Sleep, sleep, timeout},
 };
 
-use crew::start_spawner;
+use crew::{contain, start_spawner};
 use memory::Memory;
 use programs::Checked;
 use templates::{Started, Templates};
@@ -82,7 +82,7 @@ pub async fn run_until(
     facts::make_room_for_descriptors(options.slots);
     let mut shell = match lock {
         Some(lock) if options.spawner_is_service => Shell::take_over(options, lock).await?,
-        lock => Shell::new(options, lock)?,
+        lock => Shell::new(options, lock).await?,
     };
     match link {
         Link::Session(session, welcome) => {
@@ -151,10 +151,11 @@ enum Woken {
 }
 
 impl Shell {
-    fn new(options: Options, lock: Option<File>) -> Result<Self, Error> {
+    async fn new(options: Options, lock: Option<File>) -> Result<Self, Error> {
         let (spawner, spawner_gone) = start_spawner(&options, lock.as_ref())?;
         let core = AgentCore::new(fleetpool_agent_core::Options::new(options.slots));
-        let facts = facts::registration(&options);
+        let mut facts = facts::registration(&options);
+        contain(&mut facts, &options, &spawner, true).await;
         Ok(Self::of(options, facts, lock, core, spawner, spawner_gone))
     }
 

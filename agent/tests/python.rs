@@ -5,7 +5,8 @@ mod common;
 use std::{collections::BTreeSet, fs, process::Command};
 
 use bytes::Bytes;
-use common::{Boss, POOL, SPEC, options};
+use common::{Boss, POOL, SPEC, options, parent};
+use fleetpool_agent::{Options, TaskLimits};
 use fleetpool_proto::{
     Outcome, Payloads, SpecId,
     message::ToAgent,
@@ -88,12 +89,16 @@ async fn boss(slots: u16) -> Boss {
 }
 
 async fn boss_with(slots: u16, context: &Bytes, spec: Spec) -> Boss {
+    boss_of(options(slots), context, spec).await
+}
+
+async fn boss_of(options: Options, context: &Bytes, spec: Spec) -> Boss {
     let spec = Spec {
         function: "eval".to_owned(),
         code: function(),
         ..spec
     };
-    let mut boss = Boss::with(options(slots), pool("python3", context), spec).await;
+    let mut boss = Boss::with(options, pool("python3", context), spec).await;
     bring(&mut boss, context).await;
     boss
 }
@@ -397,4 +402,83 @@ async fn g12_a_function_of_another_version_of_python_is_refused_by_name() {
         unfit.contains("`eval` was pickled by value under 3.99"),
         "{unfit}"
     );
+}
+
+/// Root alone may make cgroups here, and only where they are the kernel's first interface.
+fn may_make_cgroups() -> bool {
+    let test = format!(
+        "/sys/fs/cgroup/pids/test-of-fleetpool-{}",
+        std::process::id()
+    );
+    let made = fs::create_dir(&test).is_ok();
+    // Nobody can be in it.
+    fs::remove_dir(&test).ok();
+    made
+}
+
+#[tokio::test]
+async fn g5_workers_of_a_template_are_held_each_by_itself() {
+    if !may_make_cgroups() {
+        eprintln!("not tested: no cgroup can be made here");
+        return;
+    }
+    let options = Options {
+        limits: Some(TaskLimits {
+            pids: Some(50),
+            memory: Some(256 << 20),
+        }),
+        ..options(2)
+    };
+    let spec = Spec::default();
+    let mut boss = boss_of(options, &context(), spec).await;
+    // Both at once, so that each has a worker of its own.
+    let own = "print(open('/proc/self/cgroup').read()) or __import__('time').sleep(.3) or __import__('os').getpid()";
+    boss.grant_raw(SPEC, [(0, task(own)), (1, task(own))]).await;
+    ends(&mut boss, 2).await;
+    let pids = [0, 1].map(|index| number(&boss, index));
+    assert_ne!(pids[0], pids[1]);
+    let cgroups: BTreeSet<String> = [0, 1]
+        .iter()
+        .flat_map(|&index| {
+            boss.stdout(index)
+                .lines()
+                .map(str::to_owned)
+                .collect::<Vec<_>>()
+        })
+        .filter(|line| line.contains("fleetpool-"))
+        .collect();
+    assert_eq!(
+        cgroups.len(),
+        4,
+        "two workers, two hierarchies: {cgroups:?}"
+    );
+    // The template is in neither.
+    let template = parent(parent(pids[0]));
+    let theirs = fs::read_to_string(format!("/proc/{template}/cgroup")).unwrap();
+    assert!(theirs.contains("fleetpool-"), "{theirs}");
+    assert!(
+        !theirs.lines().any(|line| cgroups.contains(line)),
+        "{theirs}"
+    );
+
+    boss.grant_raw(
+        SPEC,
+        [
+            (2, task("int('FLEETPOOL_LEAF' in __import__('os').environ)")),
+            (3, task("len(b'x' * 2_000_000_000)")),
+        ],
+    )
+    .await;
+    ends(&mut boss, 4).await;
+    assert_eq!(
+        number(&boss, 2),
+        0,
+        "nobody is told of its keeper's affairs"
+    );
+    assert_eq!(boss.ends[&3].outcome(), Outcome::OutOfMemory);
+    boss.grant_raw(SPEC, [(4, task(own)), (5, task(own))]).await;
+    ends(&mut boss, 6).await;
+    let after = [4, 5].map(|index| number(&boss, index));
+    let same = after.iter().filter(|pid| pids.contains(pid)).count();
+    assert_eq!(same, 1, "one was killed, its neighbour was not");
 }

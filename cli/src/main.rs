@@ -17,6 +17,7 @@ mod other_user;
 mod output;
 mod results;
 mod run;
+mod size;
 mod target;
 mod template;
 

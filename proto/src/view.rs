@@ -166,8 +166,10 @@ pub struct HostView {
     pub carrier: String,
     /// Round trip, in microseconds.
     pub rtt_us: u64,
-    /// How it contains process trees.
+    /// How it contains process trees: `cgroup v2`, `cgroup v1`, `subreaper`.
     pub containment: String,
+    /// What a task may take there, and why no more is limited: for people.
+    pub limits: String,
     /// Processors.
     pub cpus: u32,
     /// Memory, in MiB.

@@ -177,6 +177,46 @@ impl Cluster {
         self.add(self.address, name, slots, variables);
     }
 
+    /// The same, with options of its own; `wrapper` is started in its place, and becomes it.
+    ///
+    /// # Panics
+    /// When no token can be had.
+    pub fn add_agent_as(&mut self, wrapper: &[&str], name: &str, slots: u16, options: &[&str]) {
+        let file = self.token_for(name);
+        let mut agent = self.agent(self.address, name, slots);
+        agent.args(options).arg("--token-file").arg(&file);
+        if let [program, words @ ..] = wrapper {
+            let mut wrapped = self.with_files_of(Command::new(program), name, name);
+            wrapped.args(words).arg(agent.get_program());
+            wrapped.args(agent.get_args());
+            agent = wrapped;
+        }
+        self.agents.push(agent.spawn().expect("the agent starts"));
+    }
+
+    /// Starts an agent again that has ended.
+    ///
+    /// # Panics
+    /// When it runs.
+    pub fn start_agent_again(&mut self, number: usize, name: &str, slots: u16) {
+        let mut next = self.agent(self.address, name, slots);
+        let agent = &mut self.agents[number];
+        agent.wait().expect("it is our child");
+        *agent = next.spawn().expect("the agent starts");
+    }
+
+    /// The spawner that was started for the `number`-th of the agents that have one beside them, from 0.
+    #[must_use]
+    pub fn spawner_pid(&self, number: usize) -> u32 {
+        self.spawners[number].id()
+    }
+
+    /// What an agent has said in its log.
+    #[must_use]
+    pub fn log_of(&self, name: &str) -> String {
+        fs::read_to_string(self.folder.path().join(format!("{name}.log"))).unwrap_or_default()
+    }
+
     /// Joins another agent, which dials `address`: the coordinator's, or a proxy's to it.
     ///
     /// # Panics
@@ -247,8 +287,11 @@ impl Cluster {
 
     /// The `fleetpool` command with an agent's files, and a log of its own.
     fn of_agent(&self, name: &str, logged_as: &str) -> Command {
+        self.with_files_of(Command::new(built("fleetpool")), name, logged_as)
+    }
+
+    fn with_files_of(&self, mut command: Command, name: &str, logged_as: &str) -> Command {
         let folder = self.folder.path();
-        let mut command = Command::new(built("fleetpool"));
         command
             .env("FLEETPOOL_IDENTITY", folder.join(name))
             .env("XDG_CONFIG_HOME", folder.join(name))

@@ -1,5 +1,6 @@
 //! Simulator, real local clusters and programs that misbehave on purpose.
 
+pub mod cgroup;
 mod chance;
 pub mod chaos;
 pub mod client;

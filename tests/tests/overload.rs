@@ -1,12 +1,12 @@
 //! Tasks and clients that ask for more than there is: floods of output, pools by the hundred, fork bombs, memory hogs. What is
 //! held stays bounded (G7), everybody else goes on, and nothing is left (G6).
 //!
-//! What could hurt the machine is in a cgroup of the test's own, which needs root.
+//! What could hurt the machine is held by the agent's own cgroups, or by one of the test's, which needs root.
 
 use std::{
     fs,
-    io::Read as _,
-    path::PathBuf,
+    io::{Read as _, Write as _},
+    path::Path,
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
     thread::{self, sleep},
@@ -20,10 +20,10 @@ use fleetpool_proto::{
     frame::encode_header,
     pool::{PoolOptions, Spec},
 };
-use fleetpool_tests::{client::Client, cluster::Cluster};
-use nix::{
-    sys::signal::{Signal, kill},
-    unistd::Pid,
+use fleetpool_tests::{
+    cgroup::{self, Group},
+    client::Client,
+    cluster::Cluster,
 };
 use serde_json::Value;
 
@@ -54,54 +54,6 @@ fn results(command: &mut Command) -> Vec<Value> {
     assert!(!text.is_empty(), "{command:?}: {stderr}");
     let object = |line: &str| serde_json::from_str(line).expect("an object a line");
     text.lines().map(object).collect()
-}
-
-/// A cgroup of the first version, which holds some processes to a limit. What is in it is killed at its end.
-struct Group(PathBuf);
-
-impl Group {
-    fn new(controller: &str, name: &str, limits: &[(&str, u64)]) -> Self {
-        let name = format!("fleetpool-test-{name}-{}", std::process::id());
-        let folder = PathBuf::from("/sys/fs/cgroup").join(controller).join(name);
-        fs::create_dir(&folder).expect("a cgroup of the first version: these tests run as root");
-        let group = Self(folder);
-        for (file, limit) in limits {
-            fs::write(group.0.join(file), limit.to_string()).expect("a limit");
-        }
-        group
-    }
-
-    /// Takes in a process and all that is below it.
-    fn take(&self, pid: u32) {
-        fs::write(self.0.join("cgroup.procs"), pid.to_string()).expect("it runs");
-        let below = Command::new("pgrep")
-            .args(["-P", &pid.to_string()])
-            .output();
-        let below = String::from_utf8(below.expect("it starts").stdout).expect("text");
-        below
-            .lines()
-            .for_each(|pid| self.take(pid.parse().expect("a pid")));
-    }
-
-    fn processes(&self) -> Vec<i32> {
-        let text = fs::read_to_string(self.0.join("cgroup.procs")).unwrap_or_default();
-        text.lines()
-            .map(|pid| pid.parse().expect("a pid"))
-            .collect()
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        let until = Instant::now() + Duration::from_secs(10);
-        while fs::remove_dir(&self.0).is_err() && Instant::now() < until {
-            for pid in self.processes() {
-                // It may have ended.
-                kill(Pid::from_raw(pid), Signal::SIGKILL).ok();
-            }
-            sleep(Duration::from_millis(20));
-        }
-    }
 }
 
 /// Until it is told to end: how long the host's last round trip took, again and again.
@@ -168,87 +120,152 @@ fn g8_a_flood_for_a_slow_reader_grows_no_process_and_holds_up_no_neighbour() {
     }
 }
 
+/// A percentile of some times.
+fn percentile(times: &mut [Duration], percent: usize) -> Duration {
+    times.sort();
+    times[(times.len() * percent / 100).min(times.len() - 1)]
+}
+
+/// Until it is told to end: how long a task on a host took from the command line and back, again and again.
+fn tasks_beside(cluster: &Cluster, host: &str, end: &AtomicBool) -> Vec<Duration> {
+    let mut trips = Vec::new();
+    while !end.load(Ordering::Relaxed) {
+        let start = Instant::now();
+        let mut task = cluster.client();
+        said(task.args(["map", "-q", "-j", "1", "--on", host, "true", ":::", "1"]));
+        trips.push(start.elapsed());
+    }
+    trips
+}
+
+/// Until it is told to end: the most processes that were in a leaf, and whether any was held back.
+fn most_processes(all: &Path, end: &AtomicBool) -> (u64, bool) {
+    let (mut most, mut held) = (0, false);
+    while !end.load(Ordering::Relaxed) {
+        for leaf in cgroup::leaves(all) {
+            let read = |file| fs::read_to_string(leaf.join(file)).unwrap_or_default();
+            most = most.max(read("pids.current").trim().parse().unwrap_or(0));
+            let times = read("pids.events");
+            held |= times
+                .strip_prefix("max ")
+                .is_some_and(|times| times.trim() != "0");
+        }
+        sleep(Duration::from_millis(20));
+    }
+    (most, held)
+}
+
 #[test]
-fn g6_a_fork_bomb_ends_with_its_task_and_its_host_goes_on() {
+fn g6_a_fork_bomb_is_held_ends_with_its_task_and_its_host_goes_on() {
     const BOMB: &str = "f() { f | f & }; f; sleep 1000";
-    let mut cluster = Cluster::start(1, 2);
-    cluster.add_agent("a2", 1);
-    cluster.await_hosts(2);
-    let group = Group::new("pids", "bomb", &[("pids.max", 300)]);
-    group.take(cluster.agent_pid(0));
-    let quiet = group.processes().len();
+    const MOST: u64 = 300;
+    let mut cluster = Cluster::bare();
+    cluster.add_agent_as(&[], "a1", 2, &["--task-pids", &MOST.to_string()]);
+    cluster.await_hosts(1);
+    let spawner = cgroup::spawner_of(cluster.agent_pid(0));
+    let all = cgroup::tasks_of(spawner, "pids");
     let end = AtomicBool::new(false);
-    let mut trips = thread::scope(|scope| {
+    let (mut trips, mut beside, (most, held)) = thread::scope(|scope| {
         let trips = scope.spawn(|| round_trips(&cluster, "a1", &end));
+        let beside = scope.spawn(|| tasks_beside(&cluster, "a1", &end));
+        let most = scope.spawn(|| most_processes(&all, &end));
         let mut bomb = cluster.client();
-        bomb.args([
-            "map",
-            "--json",
-            "--on",
-            "a1",
-            "--timeout",
-            "2s",
-            "--shell",
-            BOMB,
-            ":::",
-            "1",
-        ]);
-        let bomb = results(&mut bomb);
+        bomb.args(["map", "--json", "-j", "1", "--timeout", "2s", "--shell"]);
+        let bomb = results(bomb.args([BOMB, ":::", "1"]));
         end.store(true, Ordering::Relaxed);
         assert_eq!(bomb[0]["outcome"], "timed_out", "{bomb:?}");
-        trips.join().expect("the host is up")
+        let beside = beside.join().expect("tasks beside it succeed");
+        let trips = trips.join().expect("the host is up");
+        (trips, beside, most.join().expect("no panic"))
     });
-    trips.sort();
-    // What is left is as it was before, and a keeper or two that wait for more.
+    assert!(
+        held && most <= MOST + 1,
+        "{most} processes, held back: {held}"
+    );
+    // What is left is the spawner, and keepers that end with their pools.
     let start = Instant::now();
-    cluster.until("its processes are gone", |_| {
-        group.processes().len() <= quiet + 2
-    });
+    let left = || {
+        cgroup::leaves(&all)
+            .iter()
+            .map(|leaf| cgroup::processes(leaf).len())
+            .sum::<usize>()
+    };
+    cluster.until("its processes are gone", |_| left() <= 3);
     let gone = start.elapsed();
-    assert_eq!(
-        said(
-            cluster
-                .client()
-                .args(["exec", "--on", "a1", "--", "echo", "well"])
-        ),
-        "a1: well\n"
+    let mut after = cluster.client();
+    after.args(["exec", "--on", "a1", "--", "echo", "well"]);
+    assert_eq!(said(&mut after), "a1: well\n");
+    let (median, worst) = (percentile(&mut beside, 50), percentile(&mut beside, 99));
+    let p99 = percentile(&mut trips, 99);
+    writeln!(
+        std::io::stderr(),
+        "fork bomb: {most} processes at most; round trips to its host p99 {p99:?} of {}; {} tasks beside it, from command to exit: median {median:?}, p99 {worst:?}; gone {gone:?} after its task's end",
+        trips.len(),
+        beside.len()
+    )
+    .expect("stderr");
+    assert!(p99 < Duration::from_secs(1), "{p99:?}");
+}
+
+/// Two slots: a task that takes too much memory, and a neighbour that is killed by somebody else at about that time.
+fn hog_and_neighbour(cluster: &Cluster) -> (Vec<Value>, Vec<Value>) {
+    const HOG: &str = "python3 -c 'b\"x\" * 2_000_000_000'";
+    let folder = tempfile::tempdir().expect("a folder");
+    let go = folder.path().join("go");
+    let wait = format!(
+        "until [ -e {} ]; do sleep 0.05; done; kill -KILL $$; : {{}}",
+        go.display()
     );
-    let worst = trips.last().expect("some");
-    eprintln!(
-        "fork bomb: round trip {worst:?} at most of {}, gone {gone:?} after its task's end",
-        trips.len()
-    );
-    assert!(*worst < Duration::from_secs(1), "{worst:?}");
+    let mut neighbour = cluster.client();
+    neighbour.args(["map", "-j", "1", "--json", "--shell", &wait, ":::", "1"]);
+    let neighbour = Client::start(&mut neighbour);
+    cluster.until("the neighbour runs", |cluster| {
+        let hosts = said(cluster.client().args(["hosts", "--json"]));
+        let hosts: Value = serde_json::from_str(&hosts).expect("an array");
+        hosts[0]["running"] == 1
+    });
+    // One by itself, one as a shell's child; before and behind it somebody who knows the keeper.
+    let script = format!("case {{}} in b) exec {HOG};; c) {HOG}; exit $?;; *) echo $PPID;; esac");
+    let mut hog = cluster.client();
+    hog.args(["map", "-j", "1", "--json", "--shell", &script, ":::"]);
+    let hog = results(hog.args(["a", "b", "c", "d"]));
+    fs::write(&go, "").expect("writable");
+    let (lines, _) = neighbour.end();
+    let object = |line: &String| serde_json::from_str(line).expect("an object a line");
+    (hog, lines.iter().map(object).collect())
+}
+
+fn outcome(results: &[Value], index: u64) -> &Value {
+    let found = results.iter().find(|result| result["index"] == index);
+    &found.expect("a result")["outcome"]
 }
 
 #[test]
 fn g5_a_memory_hog_is_killed_and_neither_its_agent_nor_its_neighbour_is() {
-    const LIMIT: u64 = 256 << 20;
-    const HOG: &str = "b'x' * 2_000_000_000";
-    let cluster = Cluster::start(1, 2);
-    let group = Group::new("memory", "hog", &[("memory.limit_in_bytes", LIMIT)]);
+    let mut cluster = Cluster::bare();
+    cluster.add_agent_as(&[], "a1", 2, &["--task-memory", "128M"]);
+    cluster.await_hosts(1);
     let agent = cluster.agent_pid(0);
-    group.take(agent);
-    let mut neighbour = cluster.client();
-    let folder = tempfile::tempdir().expect("a folder");
-    let go = folder.path().join("go");
-    let wait = format!(
-        "until [ -e {} ]; do sleep 0.05; done; echo well",
-        go.display()
+    let spawner = cgroup::spawner_of(agent);
+    let (hog, neighbour) = hog_and_neighbour(&cluster);
+    assert_eq!(outcome(&hog, 1), "out_of_memory", "{hog:?}");
+    assert_eq!(
+        outcome(&hog, 2),
+        "out_of_memory",
+        "a shell's child: {hog:?}"
     );
-    neighbour.args(["map", "-j", "1", "--shell", &wait, ":::", "1"]);
-    let neighbour = Client::start(&mut neighbour);
-    let mut hog = cluster.client();
-    hog.args(["map", "-j", "1", "--json", "python3", "-c", HOG, ":::", "1"]);
-    let hog = results(&mut hog);
-    assert_eq!(hog[0]["outcome"], "out_of_memory", "{hog:?}");
-    fs::write(&go, "").expect("writable");
-    assert_eq!(neighbour.end(), (vec!["well 1".to_owned()], 0));
-    assert!(
-        group
-            .processes()
-            .contains(&i32::try_from(agent).expect("a pid"))
-    );
+    assert_eq!(outcome(&hog, 3), "done", "{hog:?}");
+    let keeper = |index| {
+        hog.iter()
+            .find(|result| result["index"] == index)
+            .expect("it ended")["stdout"]
+            .clone()
+    };
+    assert_eq!(keeper(0), keeper(3), "its keeper lives on");
+    // The kernel has killed two since it began, and it was killed by neither.
+    assert_eq!(outcome(&neighbour, 0), "failed", "{neighbour:?}");
+    assert_eq!(cluster.agent_pid(0), agent);
+    assert_eq!(cgroup::spawner_of(agent), spawner);
     // Whoever starts an agent as one that is to be spared does not mean its tasks.
     let score = said(
         cluster
@@ -258,6 +275,42 @@ fn g5_a_memory_hog_is_killed_and_neither_its_agent_nor_its_neighbour_is() {
     let theirs = |pid| fs::read_to_string(format!("/proc/{pid}/oom_score_adj")).expect("it runs");
     let number = |text: &str| text.trim().parse::<i32>().expect("a number");
     assert!(number(&score) > number(&theirs(agent)), "{score}");
+}
+
+/// As in a container: the cgroups are there, and nobody may write to them.
+const READ_ONLY: &[&str] = &[
+    "unshare",
+    "--mount",
+    "sh",
+    "-c",
+    "mount -o remount,bind,ro /sys/fs/cgroup/memory && mount -o remount,bind,ro /sys/fs/cgroup/pids && exec \"$@\"",
+    "sh",
+];
+
+#[test]
+fn g5_a_memory_hog_is_killed_before_its_agent_where_there_are_no_cgroups_too() {
+    const LIMIT: u64 = 256 << 20;
+    let mut cluster = Cluster::bare();
+    cluster.add_agent_as(READ_ONLY, "a1", 2, &["--task-memory", "128M"]);
+    cluster.await_hosts(1);
+    let hosts = said(cluster.client().args(["hosts", "--json"]));
+    let hosts: Value = serde_json::from_str(&hosts).expect("an array");
+    assert_eq!(hosts[0]["containment"], "subreaper");
+    let why = hosts[0]["limits"].as_str().expect("text");
+    assert!(why.contains("Read-only file system"), "{why}");
+    let log = cluster.log_of("a1");
+    assert!(
+        log.contains("--task-memory is not held on this host: "),
+        "{log}"
+    );
+    let agent = cluster.agent_pid(0);
+    // The host's memory, as it were.
+    let group = Group::new("memory", "hog", &[("memory.limit_in_bytes", LIMIT)]);
+    group.take(agent);
+    let (hog, _) = hog_and_neighbour(&cluster);
+    assert_eq!(outcome(&hog, 1), "out_of_memory", "{hog:?}");
+    assert_eq!(outcome(&hog, 3), "done", "{hog:?}");
+    assert!(group.processes().contains(&agent));
 }
 
 #[test]

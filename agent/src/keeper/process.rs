@@ -31,7 +31,7 @@ use super::{
 };
 use crate::{
     spawner::{
-        Control, child_signals, hear, is_ready,
+        Control, Leaf, child_signals, hear, is_ready,
         sys::{self, Reaped},
         wait_for,
     },
@@ -46,11 +46,16 @@ const FLOOD_BYTES: usize = READ_BYTES / 4;
 /// Is a keeper until its agent lets it end or goes away; the status to exit with. The first descriptor is its
 /// socket, the others its fence, if it has one, and a worker's socket, stdout and stderr, or a template's two sockets.
 /// With `control` it outlives its agent, and ends with its spawner alone.
-pub(crate) fn run(mut descriptors: Vec<OwnedFd>, lock: OwnedFd, control: Option<OwnedFd>) -> i32 {
+pub(crate) fn run(
+    mut descriptors: Vec<OwnedFd>,
+    lock: OwnedFd,
+    control: Option<OwnedFd>,
+    leaf: Leaf,
+) -> i32 {
     // A template, and with it the workers that are forked from one, inherits it too.
     memory::offer();
     let socket = descriptors.remove(0);
-    status(Keeper::new(socket, descriptors, lock, control).and_then(Keeper::serve))
+    status(Keeper::new(socket, descriptors, lock, control, leaf).and_then(Keeper::serve))
 }
 
 /// Is the keeper of a worker that a template has forked as this process's child. The descriptors are its socket, the
@@ -61,7 +66,9 @@ pub(crate) fn adopt(worker: Pid, mut descriptors: Vec<OwnedFd>) -> i32 {
     let (Some(lock), Some(socket)) = (lock, descriptors.pop()) else {
         return 2;
     };
-    let keeper = Keeper::new(socket, fence, lock, None).and_then(|mut keeper| {
+    // Before it is told to begin.
+    let leaf = Leaf::of_template().beside(worker);
+    let keeper = Keeper::new(socket, fence, lock, None, leaf).and_then(|mut keeper| {
         keeper.job = Job::Worker(Tree::new(worker));
         let pid = worker.as_raw().unsigned_abs();
         keeper.channel.put(FromKeeper::WorkerStarted { pid });
@@ -97,6 +104,8 @@ pub(super) struct Keeper {
     left: BTreeSet<Pid>,
     ending: Ending,
     memory: MemoryWatch,
+    /// Where this process and all below it are.
+    pub(super) leaf: Leaf,
     /// Open as long as anything below the spawner lives.
     pub(super) lock: OwnedFd,
     scratch: Vec<u8>,
@@ -138,6 +147,7 @@ impl Keeper {
         descriptors: Vec<OwnedFd>,
         lock: OwnedFd,
         control: Option<OwnedFd>,
+        leaf: Leaf,
     ) -> io::Result<Self> {
         prctl::set_child_subreaper(true)?;
         let _ = prctl::set_name(c"fleetpool-keep");
@@ -157,7 +167,8 @@ impl Keeper {
             job: Job::None,
             left: BTreeSet::new(),
             ending: Ending::No,
-            memory: MemoryWatch::new(),
+            memory: MemoryWatch::new(&leaf),
+            leaf,
             lock,
             scratch: vec![0; READ_BYTES],
         })
@@ -470,7 +481,7 @@ impl Keeper {
         let now = Instant::now();
         if !task.known && now >= task.read_at {
             task.known = true;
-            self.memory.look();
+            self.memory.look_within();
             let (attempt, pid) = (task.attempt, task.pid());
             self.channel.put(FromKeeper::Running { attempt, pid });
         }
@@ -578,7 +589,7 @@ impl Keeper {
         self.channel.put(FromKeeper::WorkerEnded {
             exit: end.status.code(),
             signal,
-            out_of_memory: !tree.asked && signal == Some(libc::SIGKILL) && self.memory.was_taken(),
+            out_of_memory: !tree.asked && self.memory.was_taken(signal, end.status.code()),
             memory_kib_peak: end.memory_kib_peak,
         });
     }

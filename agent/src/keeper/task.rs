@@ -142,8 +142,12 @@ impl Task {
             leaked: self.tree.leaked(),
         };
         let (outcome, payload) = if end.status.success() {
+            // One that was short is not worth a look.
+            if self.known {
+                memory.look_behind();
+            }
             (Outcome::Done, encode_header(&command))
-        } else if !self.tree.asked && signal == Some(libc::SIGKILL) && memory.was_taken() {
+        } else if memory.was_taken(signal, command.exit) && !self.tree.asked {
             (
                 Outcome::OutOfMemory,
                 encode_header(&out_of_memory(&command)),
@@ -172,6 +176,7 @@ fn out_of_memory(end: &CommandEnd) -> Loss {
     Loss {
         message: "the kernel killed it for want of memory".into(),
         signal: end.signal,
+        exit: end.exit,
         memory_kib_peak: end.memory_kib_peak,
         ..Loss::default()
     }

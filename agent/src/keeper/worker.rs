@@ -73,8 +73,8 @@ impl Keeper {
                 fcntl(fd, FcntlArg::F_SETFD(FdFlag::empty())).map_err(not_possible)?;
                 numbers.push(fd.as_raw_fd().to_string());
             }
-            let mut environment =
-                Environment::new(std::env::vars_os(), &self.place, &self.place.env)?;
+            let inherited = std::env::vars_os().chain(self.leaf.variable());
+            let mut environment = Environment::new(inherited, &self.place, &self.place.env)?;
             let path = environment.path().to_owned();
             let args: Result<Vec<_>, _> = args.into_iter().map(|arg| word(arg.into())).collect();
             let argv = [vec![word(program)?], args?].concat();

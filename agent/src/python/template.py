@@ -112,6 +112,8 @@ class Template:
         for fd in self.keepers.values():
             os.close(fd)
         os.environ["FLEETPOOL_SLOT"] = str(slot)
+        # For its keeper, which has it by now.
+        os.environ.pop("FLEETPOOL_LEAF", None)
         if "numpy.random" in sys.modules:
             # Or every worker draws the same numbers. What is Python's own sees to that itself.
             sys.modules["numpy.random"].seed()

@@ -1,22 +1,30 @@
 //! The spawner, and the workers on the slots.
 
-use std::{fs::File, io, path::PathBuf, sync::Arc};
+use std::{fs::File, io, path::PathBuf, sync::Arc, time::Duration};
 
 use fleetpool_agent_core::TaskStart;
 use fleetpool_proto::{
     PoolId, SlotNo,
+    frame::decode_header,
+    message::Registration,
     pool::{PoolOptions, Runtime},
 };
-use tokio::net::UnixStream;
+use tokio::{io::AsyncReadExt as _, net::UnixStream, time::timeout};
 
 use super::Shell;
 use crate::{
     content::{Held, Store},
+    facts,
     keeper::message::Place,
-    options::{Error, Options},
-    spawner::Spawner,
-    workers::{Order, Program, Start, Template, Worker},
+    options::{Error, Options, TaskLimits},
+    spawner::{Contained, Spawner},
+    workers::{Order, Program, Start, Template, Worker, when_it_listens},
 };
+
+/// How long a spawner may take to say what it holds tasks to. It makes a few folders.
+const CONTAIN_TIME_MAX: Duration = Duration::from_secs(5);
+/// What it may say, in bytes.
+const ANSWER_BYTES_MAX: u64 = 64 << 10;
 
 impl Shell {
     pub(super) fn start_worker(&mut self, slot: SlotNo, generation: u64, pool: PoolId) {
@@ -96,6 +104,10 @@ impl Shell {
         }
         (self.shared.spawner, self.spawner_gone) =
             start_spawner(&self.options, self.lock.as_ref())?;
+        if let Some(limits) = self.options.limits {
+            // As before: what it says is known.
+            self.shared.spawner.contain(limits).ok();
+        }
         Ok(())
     }
 }
@@ -135,4 +147,40 @@ pub(super) fn start_spawner(
         program: options.spawner.clone(),
         source,
     })
+}
+
+/// Has what runs here held to limits, where that is wanted, and puts down what came of it. What is wanted and cannot be is said.
+pub(super) async fn contain(
+    facts: &mut Registration,
+    options: &Options,
+    spawner: &Spawner,
+    knows_how: bool,
+) {
+    let contained = match options.limits {
+        Some(limits) if knows_how => ask_to_contain(spawner, limits).await,
+        Some(_) => Contained::not("the spawner is of an older version: start it anew"),
+        None => Contained::default(),
+    };
+    facts::tell_containment(facts, &contained);
+    let (containment, limits) = (&facts.containment, &facts.limits);
+    if options.limits.is_some() {
+        tracing::info!(%containment, %limits, "tasks are held");
+    }
+    for option in contained.missed(&options.limits.unwrap_or_default()) {
+        tracing::warn!("{option} is not held on this host: {limits}");
+    }
+}
+
+async fn ask_to_contain(spawner: &Spawner, limits: TaskLimits) -> Contained {
+    let asked = when_it_listens(|| spawner.contain(limits)).await;
+    let answer = async {
+        let mut answer = Vec::new();
+        let socket = asked?;
+        socket.set_nonblocking(true)?;
+        let mut socket = UnixStream::from_std(socket)?.take(ANSWER_BYTES_MAX);
+        timeout(CONTAIN_TIME_MAX, socket.read_to_end(&mut answer)).await??;
+        decode_header(&answer).map_err(io::Error::other)
+    };
+    let answer: io::Result<Contained> = answer.await;
+    answer.unwrap_or_else(|error| Contained::not(format!("the spawner does not say: {error}")))
 }

@@ -14,7 +14,7 @@ use fleetpool_agent_core::{AgentCore, Event, Heir, Inventory};
 use fleetpool_proto::SlotNo;
 use tokio::{net::UnixStream, time::Instant};
 
-use super::Shell;
+use super::{Shell, crew::contain};
 use crate::{
     clock, facts,
     fence::Fence,
@@ -65,6 +65,7 @@ impl Shell {
         if goes_on {
             facts.incarnation = greeting.incarnation;
         }
+        contain(&mut facts, &options, &spawner, greeting.contains).await;
         let Left {
             inventory,
             output,

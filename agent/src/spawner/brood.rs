@@ -4,27 +4,33 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    io,
+    fs::File,
+    io::{self, Write as _},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     time::{Duration, Instant},
 };
 
+use fleetpool_proto::frame::{decode_header, encode_header};
 use nix::{
     sys::{prctl, signalfd::SignalFd},
     unistd::Pid,
 };
 
 use super::{
+    cgroup::{Contained, Groups},
     process::{Fate, child_signals},
     request::{self, Name, Request},
     sys::{self, SingleThreaded},
 };
-use crate::{keeper, tree};
+use crate::{TaskLimits, keeper, tree};
 
 /// How long keepers have, when their agent has gone, to end what is below them before the spawner does.
 const KEEPERS_END_MAX: Duration = Duration::from_millis(500);
 /// Pause between two rounds of killing: what does not die at once waits for the kernel.
 pub(super) const KILL_AGAIN: Duration = Duration::from_millis(20);
+
+/// What limits may take to be said, in bytes.
+const LIMITS_BYTES_MAX: usize = 1024;
 
 /// Everything below a spawner.
 pub(super) struct Brood {
@@ -44,6 +50,8 @@ pub(super) struct Brood {
     /// Keepers that are to be gone, and from when on they are killed for it.
     doomed: BTreeSet<Pid>,
     doom_at: Option<Instant>,
+    /// Where keepers are born, once an agent has asked for it.
+    groups: Option<Groups>,
     /// Kept open so that its lock outlives the agent (see `Spawner::start_locked`).
     lock: OwnedFd,
 }
@@ -82,6 +90,7 @@ impl Brood {
             left: BTreeSet::new(),
             doomed: BTreeSet::new(),
             doom_at: None,
+            groups: None,
             lock,
         })
     }
@@ -95,6 +104,7 @@ impl Brood {
         match request.kind {
             request::SWEEP => self.ended.extend(descriptors),
             request::ATTACH => self.attach(request.name, descriptors.pop()?),
+            request::CONTAIN => self.contain(descriptors.pop()?),
             kind => return self.start_keeper(kind, request.name, descriptors),
         }
         None
@@ -109,8 +119,9 @@ impl Brood {
         };
         let (ours, theirs) = control.unzip();
         let lock = self.lock.try_clone().ok()?;
+        let leaf = self.groups.as_ref().map(Groups::leaf).unwrap_or_default();
         match self.single.fork() {
-            Ok(None) => return Some(Fate::Keeper(descriptors, lock, theirs)),
+            Ok(None) => return Some(Fate::Keeper(descriptors, lock, theirs, leaf)),
             Ok(Some(pid)) => {
                 let kept = ours.map(|control| Kept {
                     name,
@@ -121,11 +132,46 @@ impl Brood {
                 if kind == request::TEMPLATE {
                     self.templates.insert(pid);
                 }
+                if let Some(groups) = &mut self.groups {
+                    groups.move_on();
+                }
             }
             // The agent sees the socket close, and says that the worker could not be started.
             Err(error) => eprintln!("fleetpool: cannot fork a keeper: {error}"),
         }
         None
+    }
+
+    /// Holds what is forked from now on to limits, as far as the host allows that, and tells.
+    fn contain(&mut self, socket: OwnedFd) {
+        let mut bytes = [0; LIMITS_BYTES_MAX];
+        let asked = sys::receive(socket.as_fd(), &mut bytes);
+        let asked = asked.ok().and_then(|(len, _)| bytes.get(..len));
+        let contained = match asked.map(decode_header) {
+            Some(Ok(limits)) => self.limit(limits),
+            _ => Contained::not("the spawner cannot read the limits that it is told"),
+        };
+        // An agent that is gone needs no answer.
+        File::from(socket)
+            .write_all(&encode_header(&contained))
+            .ok();
+    }
+
+    fn limit(&mut self, limits: TaskLimits) -> Contained {
+        match &mut self.groups {
+            Some(groups) => {
+                groups.limit(limits);
+                groups.contained()
+            }
+            None => self.groups.insert(Groups::make(limits)).contained(),
+        }
+    }
+
+    /// All is gone that is to be: no cgroup of ours is left either.
+    pub(super) fn leave_groups(&mut self) {
+        if let Some(mut groups) = self.groups.take() {
+            groups.leave();
+        }
     }
 
     /// Gives a keeper another agent. Where there is none of that name, the agent sees the socket close.
@@ -227,8 +273,13 @@ impl Brood {
     /// Reaps children; kills orphans until there are none, then lets the agent know by closing the sockets.
     fn bury(&mut self) -> io::Result<()> {
         while self.children.read_signal()?.is_some() {}
+        let mut some = false;
         while let Ok(Some(reaped)) = sys::reap() {
             self.on_ended(reaped.pid, reaped.status.code());
+            some = true;
+        }
+        if let Some(groups) = self.groups.as_mut().filter(|_| some) {
+            groups.tidy();
         }
         if self.is_burying() && self.kill_orphans() == 0 {
             self.ended.clear();

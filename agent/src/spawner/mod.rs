@@ -7,12 +7,14 @@
 use std::{io, os::unix::process::CommandExt as _, path::Path, time::Duration};
 
 mod brood;
+mod cgroup;
 mod process;
 mod request;
 mod service;
 mod start;
 pub(crate) mod sys;
 
+pub(crate) use cgroup::{Contained, Leaf};
 pub(crate) use process::{child_signals, is_ready, wait_for};
 pub(crate) use request::{Control, Greeting, Name, VERSION, hear};
 pub(crate) use service::lock_in;

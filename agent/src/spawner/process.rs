@@ -23,6 +23,7 @@ use nix::{
 };
 
 use super::{
+    Leaf,
     brood::{Brood, KILL_AGAIN},
     request::Request,
     sys::{self, SingleThreaded},
@@ -31,9 +32,9 @@ use crate::keeper;
 
 /// What a process that has served is to be.
 pub(super) enum Fate {
-    /// A keeper, with its descriptors, the lock that it shares, and where its spawner tells it of its next agent, if it is to
-    /// outlive its own: the forked child.
-    Keeper(Vec<OwnedFd>, OwnedFd, Option<OwnedFd>),
+    /// A keeper, with its descriptors, the lock that it shares, where its spawner tells it of its next agent, if it is to
+    /// outlive its own, and the cgroups that it was born in: the forked child.
+    Keeper(Vec<OwnedFd>, OwnedFd, Option<OwnedFd>, Leaf),
     /// Gone.
     End,
 }
@@ -46,7 +47,9 @@ pub(super) fn run() -> ! {
 /// Is what it is to be.
 pub(super) fn be(fate: io::Result<Fate>) -> ! {
     let status = match fate {
-        Ok(Fate::Keeper(descriptors, lock, control)) => keeper::run(descriptors, lock, control),
+        Ok(Fate::Keeper(descriptors, lock, control, leaf)) => {
+            keeper::run(descriptors, lock, control, leaf)
+        }
         Ok(Fate::End) => 0,
         Err(error) => {
             eprintln!("fleetpool: the spawner cannot go on: {error}");
@@ -127,6 +130,7 @@ impl Spawner {
             wait_for(&mut fds, Some(KILL_AGAIN))?;
             self.brood.look_after(is_ready(&fds[0]))?;
         }
+        self.brood.leave_groups();
         Ok(Fate::End)
     }
 }

@@ -20,6 +20,10 @@ pub(super) const ATTACH: u8 = 5;
 /// The agent's life has this number; what it has not attached is to be gone, which is answered.
 pub(super) const BEGIN: u8 = 6;
 
+/// To hold keepers that are started from now on to limits, which come by the descriptor, as its answer goes: what is held. Only of
+/// spawners that say that they know of it.
+pub(super) const CONTAIN: u8 = 7;
+
 /// What this build's spawner says to an agent, its keepers say to another agent, and an agent's journal says to the next. One
 /// number for all three: an agent of another build takes over what it knows. To be raised where something changes that older
 /// builds would misunderstand.
@@ -75,6 +79,8 @@ pub(crate) struct Greeting {
     pub(crate) version: u8,
     /// Something runs that would end if its agent did.
     pub(crate) has_bound: bool,
+    /// It knows of [`CONTAIN`]. Builds of before it say no.
+    pub(crate) contains: bool,
     /// The life of the agent whose keepers these are; 0: there is none.
     pub(crate) incarnation: u64,
 }
@@ -85,6 +91,7 @@ impl Greeting {
         let mut bytes = [0; BYTES];
         bytes[0] = self.version;
         bytes[1] = u8::from(self.has_bound);
+        bytes[2] = u8::from(self.contains);
         bytes[3..].copy_from_slice(&self.incarnation.to_be_bytes());
         sys::send_descriptors(socket, &bytes, &[fence])
     }
@@ -96,10 +103,11 @@ impl Greeting {
         let Some(fence) = received.and_then(|mut descriptors| descriptors.pop()) else {
             return Ok(None);
         };
-        let [version, has_bound, _, incarnation @ ..] = bytes;
+        let [version, has_bound, contains, incarnation @ ..] = bytes;
         let greeting = Self {
             version,
             has_bound: has_bound != 0,
+            contains: contains != 0,
             incarnation: u64::from_be_bytes(incarnation),
         };
         Ok(Some((greeting, fence)))
@@ -129,5 +137,39 @@ pub(crate) fn hear(control: BorrowedFd) -> Control {
         }
         Ok(None) | Err(nix::errno::Errno::ECONNRESET) => Control::End,
         Err(_) => Control::Nothing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd as _;
+
+    use super::*;
+
+    fn greeted(send: impl FnOnce(BorrowedFd, RawFd)) -> Greeting {
+        let (ours, theirs) = sys::pair().unwrap();
+        send(theirs.as_fd(), ours.as_raw_fd());
+        Greeting::receive(ours.as_fd()).unwrap().unwrap().0
+    }
+
+    #[test]
+    fn a_spawner_of_before_cgroups_is_known_as_one() {
+        let old = greeted(|socket, fence| {
+            let bytes = [2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 9];
+            sys::send_descriptors(socket, &bytes, &[fence]).unwrap();
+        });
+        let expect = Greeting {
+            version: 2,
+            has_bound: true,
+            contains: false,
+            incarnation: 9,
+        };
+        assert_eq!(old, expect);
+        let new = Greeting {
+            contains: true,
+            ..expect
+        };
+        let told = greeted(|socket, fence| new.send(socket, fence).unwrap());
+        assert_eq!(told, new);
     }
 }

@@ -155,6 +155,7 @@ impl Service {
             }
             self.answer();
             if self.is_ending && self.brood.is_gone() {
+                self.brood.leave_groups();
                 return Ok(Fate::End);
             }
         }
@@ -225,6 +226,7 @@ impl Service {
         let greeting = Greeting {
             version: VERSION,
             has_bound: self.brood.has_bound(),
+            contains: true,
             incarnation: self.incarnation,
         };
         let greeted = known

@@ -1,9 +1,10 @@
 //! The agent's side of the spawner.
 
+use fleetpool_proto::frame::encode_header;
 use nix::poll::{PollFd, PollFlags};
 use std::{
     fs::File,
-    io,
+    io::{self, Write as _},
     net::Shutdown,
     os::{
         fd::{AsFd as _, AsRawFd as _, OwnedFd, RawFd},
@@ -20,7 +21,7 @@ use super::{
     request::{self, Greeting, Name, Request},
     service,
 };
-use crate::fence::Fence;
+use crate::{TaskLimits, fence::Fence};
 
 /// How long a spawner that listens may take to say something.
 const GREETING_TIME_MAX: Duration = Duration::from_secs(5);
@@ -140,6 +141,17 @@ impl Spawner {
     /// `WouldBlock` when the spawner is behind; anything else when it is gone.
     pub(crate) fn sweep(&self) -> io::Result<UnixStream> {
         self.ask(request::SWEEP, Name::default(), &[])
+    }
+
+    /// Has keepers held to limits from now on. What is held comes by the socket, whole, before its end.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the spawner is behind; anything else when it is gone.
+    pub(crate) fn contain(&self, limits: TaskLimits) -> io::Result<UnixStream> {
+        let (mut ours, theirs) = UnixStream::pair()?;
+        ours.write_all(&encode_header(&limits))?;
+        Request::new(request::CONTAIN).send(self.socket.as_fd(), &[theirs.as_raw_fd()])?;
+        Ok(ours)
     }
 
     fn ask(&self, kind: u8, name: Name, more: &[RawFd]) -> io::Result<UnixStream> {

@@ -7,7 +7,7 @@ use std::{
 };
 
 use clap::Args;
-use fleetpool_agent::{Link, Options};
+use fleetpool_agent::{Link, Options, TaskLimits};
 use fleetpool_net::{Address, Identity, Token, join};
 use fleetpool_proto::{Role, limits::SLOTS_MAX};
 
@@ -20,6 +20,7 @@ use tokio::{
 use crate::{
     failure::{Exit, Failure},
     run::Signals,
+    size,
     target::ClusterArgs,
 };
 
@@ -66,6 +67,13 @@ pub(crate) struct AgentArgs {
     /// Only see whether the coordinator can be reached by TCP: exit status 0 or 1
     #[arg(long, conflicts_with = "stdio")]
     check: bool,
+    /// Processes and threads that a task may have at once [default: 15 % of what the kernel allows]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    task_pids: Option<u64>,
+    /// Memory that a task may take (512M, 2G); one that needs more is ended as out of memory [default: what is not reserved for the
+    /// host, all tasks together]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    task_memory: Option<u64>,
     /// The host's name in the fleet [default: its hostname]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
@@ -124,6 +132,10 @@ impl AgentArgs {
             labels,
             tunnelled: self.tunnelled,
             passes_on: !self.no_pass_on,
+            limits: Some(TaskLimits {
+                pids: self.task_pids,
+                memory: self.task_memory,
+            }),
             ..Options::new(name, self.slots.unwrap_or_else(processors), PROGRAM)
         }
     }

@@ -47,6 +47,7 @@ impl CoordinatorCore {
             carrier: facts.carrier.clone(),
             rtt_us: fleetpool_proto::time::micros(host.rtt),
             containment: facts.containment.clone(),
+            limits: facts.limits.clone(),
             cpus: facts.cpus,
             memory_mib: facts.memory_mib,
             pid: facts.pid,

@@ -129,8 +129,10 @@ pub struct Registration {
     pub cpus: u32,
     /// Memory of the host, in MiB.
     pub memory_mib: u64,
-    /// How process trees are contained: `cgroup2`, `cgroup-hybrid`, `subreaper`.
+    /// How process trees are contained: `cgroup v2`, `cgroup v1`, `subreaper`.
     pub containment: String,
+    /// What a task may take there, and why no more is limited: for people.
+    pub limits: String,
     /// How the agent is connected: `quic`, `unix`, `local`.
     pub carrier: String,
     /// What other agents know this one by when they pass content on to each other. `None`: it takes no part in that.
