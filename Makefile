@@ -132,7 +132,7 @@ faults: fleet-packages python ## the faults of docs/faults.md at full length, an
 	cd python/tests && FLEETPOOL_DEATH_SECONDS=60 FLEETPOOL_ARGUMENT_MIB=8192 $(VENV)/bin/python -m pytest -q \
 		-k "twenty_kills or too_large or caller_is_killed" test_losses.py test_errors.py
 	for seconds in 60 120; do FLEETPOOL_STOP_SECONDS=$$seconds \
-		$(CARGO) test --locked --workspace --test stopped -- --nocapture longer is_stopped || exit 1; done
+		$(CARGO) test --locked --workspace --test stopped -- --nocapture longer a_task_that_is_stopped || exit 1; done
 
 .PHONY: sim-mutants
 sim-mutants: ## plants one bug after another in the cores; the simulator must find each, and says the seed
