@@ -127,6 +127,18 @@ chaos: ## kills, stops and cuts off real processes at work (MINUTES=20 SEED=1), 
 	$(CARGO) build --locked --release --workspace --bins
 	$(or $(CARGO_TARGET_DIR),target)/release/chaos run --minutes $(MINUTES) $(if $(SEED),--seed $(SEED))
 
+# One at a time, so that none is another's load; `stopped` sleeps, and its tests do so together.
+.PHONY: faults
+faults: fleet-packages python ## the faults of docs/faults.md at full length, and their figures: about 12 minutes
+	FLEETPOOL_DEATH_SECONDS=60 FLEETPOOL_RESULTS_MIB=10240 FLEETPOOL_INPUT_MIB=8192 FLEETPOOL_LINE_SECONDS=60 \
+		FLEETPOOL_RECOVERY_TASKS=1000000 \
+		$(CARGO) test --locked --workspace --test pool --test overload --test hostile --test recovery --test fleet -- \
+		--nocapture --test-threads=1 g5_twenty_kills g6_a_ g7_ every_fifth very_many_functions what_lets_ssh
+	cd python/tests && FLEETPOOL_DEATH_SECONDS=60 FLEETPOOL_ARGUMENT_MIB=8192 $(VENV)/bin/python -m pytest -q \
+		-k "twenty_kills or too_large or caller_is_killed" test_losses.py test_errors.py
+	for seconds in 60 120; do FLEETPOOL_STOP_SECONDS=$$seconds \
+		$(CARGO) test --locked --workspace --test stopped -- --nocapture longer a_task_that_is_stopped || exit 1; done
+
 .PHONY: sim-mutants
 sim-mutants: ## plants one bug after another in the cores; the simulator must find each, and says the seed
 	$(CARGO) test --locked -p fleetpool-tests --test sim -- --nocapture found

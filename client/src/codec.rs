@@ -1,7 +1,8 @@
 //! How arguments and results are written: MessagePack, structs by position, since both sides are the same program.
 
-use std::io::Write;
+use std::io::{self, Write};
 
+use fleetpool_proto::limits::PAYLOAD_BYTES_MAX;
 use serde::{Serialize, de::DeserializeOwned};
 
 /// Why a value cannot travel.
@@ -13,11 +14,47 @@ pub(crate) enum Error {
     /// Its type cannot be read back from what it wrote.
     #[error("cannot be decoded: {0}")]
     Decode(#[from] rmp_serde::decode::Error),
+    /// It is larger than messages are.
+    #[error("is over the limit of {PAYLOAD_BYTES_MAX} bytes: pass a path or cut it into parts")]
+    TooLarge,
 }
 
-/// Appends `value` to `out`.
+/// Appends `value` to `out`. What is too large to travel is copied no further than it could.
 pub(crate) fn encode<T: Serialize>(value: &T, out: &mut impl Write) -> Result<(), Error> {
-    Ok(rmp_serde::encode::write(out, value)?)
+    let room = PAYLOAD_BYTES_MAX;
+    let mut bounded = Bounded {
+        out,
+        room,
+        full: false,
+    };
+    let written = rmp_serde::encode::write(&mut bounded, value);
+    if bounded.full {
+        return Err(Error::TooLarge);
+    }
+    Ok(written?)
+}
+
+/// Takes so many bytes and no more.
+struct Bounded<'w, W> {
+    out: &'w mut W,
+    room: usize,
+    full: bool,
+}
+
+impl<W: Write> Write for Bounded<'_, W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.full |= bytes.len() > self.room;
+        if self.full {
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        let written = self.out.write(bytes)?;
+        self.room -= written;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
+    }
 }
 
 pub(crate) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Error> {
@@ -57,6 +94,15 @@ mod tests {
         let (path, wait) = ("/a".into(), Duration::from_nanos(7));
         survives(Ok::<Shape, String>(Shape::Named { path, wait }));
         survives(BTreeMap::from([(Some('x'), vec![u128::MAX])]));
+    }
+
+    #[test]
+    fn g7_what_is_too_large_to_travel_is_not_copied() {
+        let zeros = vec![0_u8; PAYLOAD_BYTES_MAX];
+        let mut out = Vec::new();
+        let error = encode(&serde_bytes::Bytes::new(&zeros), &mut out).unwrap_err();
+        assert!(matches!(error, Error::TooLarge), "{error}");
+        assert!(out.capacity() < 1024, "{} bytes", out.capacity());
     }
 
     #[test]

@@ -46,6 +46,9 @@ pub const ACCEPT_QUEUE: usize = 64;
 
 /// Largest argument or result of one task, in bytes.
 pub const PAYLOAD_BYTES_MAX: usize = FRAME_BODY_BYTES_MAX - (1 << 20);
+/// Longest input of `fleetpool map`, in bytes: Linux passes no longer word to a program (`MAX_ARG_STRLEN`, its NUL apart). A
+/// longer one is refused, and no more are read; tasks of the inputs before it run.
+pub const INPUT_BYTES_MAX: usize = (128 << 10) - 1;
 /// Tasks in one `Submit` or `Grant`. Senders split; a receiver takes more, up to the header's limit.
 pub const BATCH_TASKS_MAX: usize = 4096;
 /// Bytes of small payloads in one batch, after which senders start another.

@@ -1,15 +1,17 @@
 //! Values as bytes, and back. The other side is `agent/src/python/calls.py`, which says what the first bytes mean.
 
 use bytes::{BufMut as _, Bytes, BytesMut};
+use fleetpool::{Error, cluster};
+use fleetpool_proto::limits::PAYLOAD_BYTES_MAX;
 use pyo3::{
     exceptions::PyValueError,
     intern,
     prelude::*,
     sync::PyOnceLock,
-    types::{PyBytes, PyDict, PyList},
+    types::{PyByteArray, PyBytes, PyDict, PyList, PyString, PyTuple},
 };
 
-use crate::{memory, plain};
+use crate::{errors, memory, plain};
 
 /// The way to call a function with positional and named arguments.
 const CALL: u8 = 0;
@@ -22,6 +24,10 @@ const RAW_BYTES_MIN: usize = 4096;
 const BLOCK_BYTES: usize = 64 << 10;
 /// What must be left of a block for another payload to begin in it.
 const ROOM_BYTES_MIN: usize = 512;
+/// Values in a list or tuple whose sizes are looked at before they are packed.
+const WEIGHED_MAX: usize = 64;
+/// Lists and tuples within each other where that is done: an argument of a call is in two.
+const WEIGHED_DEEP: usize = 3;
 
 static LOADS: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
 
@@ -58,6 +64,7 @@ impl Packer {
         if let Ok(bytes) = value.cast_exact::<PyBytes>()
             && bytes.as_bytes().len() >= RAW_BYTES_MIN
         {
+            fits(value.py(), bytes.as_bytes().len())?;
             return Ok(self.join(mode, &[&[RAW], bytes.as_bytes()]));
         }
         let mut scratch = std::mem::take(&mut self.scratch);
@@ -69,14 +76,21 @@ impl Packer {
         self.scratch = scratch;
         match plain {
             Some(payload) => Ok(payload),
-            None => self.packed(mode, &other.call1((value,))?),
+            None => {
+                // To pack it is to copy it, which would be in vain.
+                fits(value.py(), weight(value, WEIGHED_DEEP))?;
+                self.packed(mode, &other.call1((value,))?)
+            }
         }
     }
 
     fn packed(&mut self, mode: u8, packed: &Bound<'_, PyAny>) -> PyResult<Bytes> {
         if let Ok(bytes) = packed.cast::<PyBytes>() {
+            fits(packed.py(), bytes.as_bytes().len())?;
             return Ok(self.join(mode, &[bytes.as_bytes()]));
         }
+        let sizes = packed.cast::<PyList>()?.iter().map(|piece| piece.len());
+        fits(packed.py(), sizes.sum::<PyResult<usize>>()?)?;
         let joined = intern!(packed.py(), "join");
         let joined = PyBytes::new(packed.py(), b"").call_method1(joined, (packed,))?;
         Ok(self.join(mode, &[joined.cast::<PyBytes>()?.as_bytes()]))
@@ -94,6 +108,36 @@ impl Packer {
         }
         write(&mut self.block, mode, pieces);
         self.block.split().freeze()
+    }
+}
+
+/// Refuses what is larger than messages are.
+fn fits(py: Python<'_>, bytes: usize) -> PyResult<()> {
+    if bytes <= PAYLOAD_BYTES_MAX {
+        return Ok(());
+    }
+    let error = Error::Cluster(cluster::Error::TooLarge { bytes });
+    Err(errors::of_pool(py, &error))
+}
+
+/// A size that the value is not smaller than when it is packed: of bytes and texts in it, as far as they are easily found.
+fn weight(value: &Bound<'_, PyAny>, deep: usize) -> usize {
+    if let Ok(bytes) = value.cast_exact::<PyBytes>() {
+        bytes.as_bytes().len()
+    } else if let Ok(bytes) = value.cast_exact::<PyByteArray>() {
+        bytes.len()
+    } else if value.is_exact_instance_of::<PyString>() {
+        value.len().unwrap_or_default()
+    } else if deep == 0 {
+        0
+    } else if let Ok(values) = value.cast_exact::<PyTuple>() {
+        let values = values.iter_borrowed().take(WEIGHED_MAX);
+        values.map(|value| weight(&value, deep - 1)).sum()
+    } else if let Ok(values) = value.cast_exact::<PyList>() {
+        let values = values.iter().take(WEIGHED_MAX);
+        values.map(|value| weight(&value, deep - 1)).sum()
+    } else {
+        0
     }
 }
 

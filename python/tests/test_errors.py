@@ -1,12 +1,14 @@
 """Errors of tasks, arguments and results: each arrives, typed, and the pool goes on."""
 
 import multiprocessing.pool
+import os
 import time
 import traceback
 
 import pytest
 
 import tasks
+from scripts import run_text
 from under_test import MaybeEncodingError, Pool, module
 
 
@@ -97,6 +99,59 @@ def test_an_argument_that_cannot_be_unpickled_is_an_error(pool):
     with pytest.raises(Exception, match="will not be unpickled"):
         result.get(20)
     assert pool.map(tasks.square, range(10)) == [x * x for x in range(10)]
+
+
+@pytest.mark.beyond
+def test_an_argument_that_is_too_large_is_refused_before_it_is_copied(tmp_path):
+    """FLEETPOOL_ARGUMENT_MIB=8192 makes it larger; nobody touches it, so that it takes no memory itself."""
+    mib = int(os.environ.get("FLEETPOOL_ARGUMENT_MIB", 1025))
+    run_text(
+        tmp_path,
+        f"""
+        import resource
+        import sys
+
+        import numpy
+        from fleetpool import Pool
+
+        def refused(call, *args):
+            try:
+                call(*args)
+            except OverflowError as error:
+                assert "over the limit" in str(error) and "pass a path" in str(error), error
+            else:
+                raise AssertionError("it was sent")
+
+        def peak_mib():
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
+
+        if __name__ == "__main__":
+            with Pool(1) as pool:
+                assert pool.apply(len, (numpy.zeros(3),)) == 3
+                before = peak_mib()
+                huge, array = bytes({mib} << 20), numpy.zeros({mib} << 20, numpy.uint8)
+                for data in (huge, array):
+                    refused(pool.apply, len, (data,))
+                    refused(pool.map, len, [data])
+                    refused(pool.map, len, [b"few", data], 2)
+                    refused(next, pool.imap(len, [data]))
+                    refused(next, pool.imap_unordered(len, [data]))
+                assert pool.map(len, [b"few", b"x"]) == [3, 1]
+                grown = peak_mib() - before
+            print(f"{{grown}} MiB more for arguments of {mib} MiB", file=sys.stderr)
+            assert grown <= 64, f"{{grown}} MiB"
+        """,
+    ).succeeded()
+
+
+@pytest.mark.beyond
+def test_a_result_that_is_too_large_is_a_maybe_encoding_error():
+    with Pool(1) as pool:
+        result = pool.apply_async(bytes, (1 << 30,))
+        after = pool.apply_async(tasks.square, (2,))
+        with pytest.raises(MaybeEncodingError, match="write it to a file"):
+            result.get(20)
+        assert after.get(20) == 4
 
 
 def test_a_result_that_cannot_be_pickled_is_a_maybe_encoding_error(pool):

@@ -3,6 +3,10 @@
 import multiprocessing.pool
 import os
 import signal
+import socket
+import struct
+import sys
+import threading
 import time
 from concurrent.futures.process import BrokenProcessPool
 
@@ -108,6 +112,108 @@ def test_many_deaths_in_a_row(tmp_path):
         assert len(set(tasks.full_size(pool, 2, tmp_path / "meeting"))) == 2
 
 
+def test_twenty_kills_a_second_cost_the_tasks_that_ran_and_no_other(tmp_path, capsys):
+    """FLEETPOOL_DEATH_SECONDS=60 goes on for longer. Workers, killer and caller read one clock."""
+    count = 300 * int(os.environ.get("FLEETPOOL_DEATH_SECONDS", 2))
+    killer = Killer(tmp_path / "notes")
+    done, seen = {}, []
+    with Pool(2) as pool, killer:
+        results = pool.imap_unordered(square_noted, ((number, str(killer.path)) for number in range(count)))
+        for _ in range(count):
+            try:
+                number, result = results.next(20)
+                assert result == number * number
+            except module.WorkerLost as lost:
+                assert lost.signal == signal.SIGKILL
+                number = lost.index
+                # Each of them once, and nobody else's.
+                seen.append(time.monotonic_ns() - killer.untold.pop(lost.pid))
+            assert number not in done
+            done[number] = True
+        with pytest.raises(StopIteration):
+            results.next(20)
+    assert len(done) == count
+    assert seen and len(killer.replaced) > killer.kills // 2
+    with capsys.disabled():
+        told, begun = figure(seen), figure(killer.replaced)
+        print(
+            f"\n{killer.kills} kills among {count} tasks, {len(seen)} lost: told after {told}, the next begins after {begun}",
+            file=sys.stderr,
+        )
+
+
+NOTE = struct.Struct("IIQ")
+
+
+def square_noted(task):
+    """Say where it runs, work for a while, and square."""
+    number, notes = task
+    note = NOTE.pack(int(os.environ["FLEETPOOL_SLOT"]), os.getpid(), time.monotonic_ns())
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
+        sock.sendto(note, notes)
+    time.sleep(0.005)
+    return number, number * number
+
+
+class Killer(threading.Thread):
+    """Hears which worker each slot has, and kills one every 50 ms."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.path = path
+        self.notes = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.notes.bind(str(path))
+        self.notes.settimeout(0.005)
+        # The worker of each slot, when each was killed, and of which of these nothing was heard.
+        self.workers, self.killed, self.untold = {}, {}, {}
+        self.replaced = []
+        self.over = False
+
+    @property
+    def kills(self):
+        return len(self.killed)
+
+    def __enter__(self):
+        self.start()
+
+    def __exit__(self, *_):
+        self.over = True
+        self.join()
+        self.notes.close()
+
+    def run(self):
+        due = time.monotonic()
+        while not self.over:
+            self.listen()
+            if time.monotonic() >= due and self.kill_one():
+                due = time.monotonic() + 0.05
+
+    def listen(self):
+        try:
+            slot, pid, began = NOTE.unpack(self.notes.recv(NOTE.size))
+        except TimeoutError:
+            return
+        # Put last, so that the other slot is next.
+        before = self.workers.pop(slot, pid)
+        self.workers[slot] = pid
+        if before != pid and before in self.killed:
+            self.replaced.append(began - self.killed[before])
+
+    def kill_one(self):
+        alive = [pid for pid in self.workers.values() if pid not in self.killed]
+        if not alive:
+            return False
+        self.killed[alive[0]] = self.untold[alive[0]] = time.monotonic_ns()
+        os.kill(alive[0], signal.SIGKILL)
+        return True
+
+
+def figure(times_ns):
+    times = sorted(time_ns / 1e6 for time_ns in times_ns)
+    at = [times[(len(times) - 1) * percent // 100] for percent in (50, 99)]
+    return "{:.1f} ms (p50), {:.1f} ms (p99)".format(*at)
+
+
 def test_killing_workers_that_do_nothing_loses_nothing(tmp_path):
     with Pool(2) as pool:
         for round_ in range(5):
@@ -159,18 +265,32 @@ def test_exceptions_can_be_pickled(pool, name):
     assert pickle.loads(pickle.dumps(kept)) is kept
 
 
-def test_nothing_is_left_behind_when_the_caller_is_killed(tmp_path):
+def test_nothing_is_left_behind_when_the_caller_is_killed(tmp_path, capsys):
     mark = f"FLEETPOOL_TEST_MARK={tmp_path.name}-{os.getpid()}"
     name, value = mark.split("=")
     script = scripts.write(
         tmp_path / "script.py",
         """
-        import subprocess, sys, time
+        import os, signal, subprocess, sys, time
         from fleetpool import Pool
+
+        def daemonise():
+            if os.fork() == 0:
+                os.setsid()
+                if os.fork() == 0:
+                    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+                        signal.signal(number, signal.SIG_IGN)
+                    os.chdir("/")
+                    os.closerange(0, 1024)
+                    while True:
+                        time.sleep(1000)
+                os._exit(0)
+            os.wait()
 
         def busy(number):
             subprocess.Popen(["sleep", "1000"])
             subprocess.Popen(["sleep", "1000"], start_new_session=True)
+            daemonise()
             print("begun", flush=True)
             time.sleep(1000)
 
@@ -182,10 +302,14 @@ def test_nothing_is_left_behind_when_the_caller_is_killed(tmp_path):
     process = scripts.start([script], cwd=tmp_path, env={name: value})
     try:
         assert [process.stdout.readline() for _ in range(2)] == ["begun\n"] * 2
-        assert len(pids_marked(mark)) >= 7
+        # The caller, two workers, and three that each has started.
+        assert len(pids_marked(mark)) >= 9
         process.kill()
+        start = time.monotonic()
         process.wait()
         until("nothing is left", lambda: not pids_marked(mark))
+        with capsys.disabled():
+            print(f"\na killed caller: nothing is left after {time.monotonic() - start:.2f} s", file=sys.stderr)
     finally:
         scripts.end_group(process)
         process.stdout.close()

@@ -4,7 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     path::Path,
     process::{Child, Command, Stdio},
     thread::sleep,
@@ -435,9 +435,14 @@ fn a_client_that_is_killed_takes_its_tasks_with_it() {
             .all(|(host, count)| marked_on(mark, host).len() >= *count)
     });
     kill_hard(client.0.id());
-    await_gone("tasks of the killed client", || {
+    let gone = await_gone("tasks of the killed client", || {
         marked(mark).into_iter().map(|(pid, _)| pid).collect()
     });
+    writeln!(
+        std::io::stderr(),
+        "a killed client: nothing of its tasks is left after {gone:?}"
+    )
+    .ok();
 }
 
 #[test]

@@ -1,13 +1,14 @@
-//! Tasks and clients that ask for more than there is: floods of output, pools by the hundred, fork bombs, memory hogs. What is
-//! held stays bounded (G7), everybody else goes on, and nothing is left (G6).
+//! Tasks and clients that ask for more than there is: floods of output and of results, endless inputs, pools by the hundred, fork
+//! bombs, daemons, memory hogs. What is held stays bounded (G7), everybody else goes on, and nothing is left (G6).
 //!
 //! What could hurt the machine is held by the agent's own cgroups, or by one of the test's, which needs root.
+//! `FLEETPOOL_RESULTS_MIB=10240` and `FLEETPOOL_INPUT_MIB=8192` ask for as much as the figures in docs/faults.md are of.
 
 use std::{
-    fs,
+    env, fs,
     io::{Read as _, Write as _},
     path::Path,
-    process::Command,
+    process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread::{self, sleep},
     time::{Duration, Instant},
@@ -32,10 +33,32 @@ const GROWTH_MIB_MAX: u64 = 64;
 
 /// The most that a process has had in memory.
 fn peak_mib(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    let kib = line.and_then(|line| line.split_whitespace().next());
-    kib.and_then(|kib| kib.parse::<u64>().ok()).expect("a size") / 1024
+    peak_mib_while_it_runs(pid).expect("it runs")
+}
+
+fn peak_mib_while_it_runs(pid: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))?;
+    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
+    Some(kib / 1024)
+}
+
+/// From now on that is counted anew.
+fn forget_peak(pid: u32) {
+    fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("it runs");
+}
+
+/// A size that a variable of the environment asks for.
+fn mib(variable: &str, otherwise: u64) -> u64 {
+    let asked = env::var(variable).ok();
+    asked.map_or(otherwise, |asked| asked.parse().expect("MiB"))
+}
+
+/// Tells figures to whoever keeps them.
+fn tell(figures: &str) {
+    writeln!(std::io::stderr(), "{figures}").ok();
 }
 
 /// What a verb prints, when it succeeds.
@@ -340,6 +363,206 @@ fn g7_hundreds_of_pools_of_one_client_are_served_and_grow_no_process() {
         after - before <= GROWTH_MIB_MAX,
         "{after} MiB, {before} before"
     );
+}
+
+/// Until one has come nobody knows how large they are, and there are some on their way (`client/src/call/flow.rs`): these, and no
+/// more than that however many follow. The reader stops for a while after the first, and is slow then.
+#[test]
+fn g7_large_results_for_a_slow_reader_grow_no_process_and_hold_up_no_neighbour() {
+    const RESULT_MIB: u64 = 8;
+    const SLOTS: u16 = 2;
+    /// Of a call that begins.
+    const ON_THEIR_WAY: u64 = 8 + 2 * SLOTS as u64;
+    let results = mib("FLEETPOOL_RESULTS_MIB", 256) / RESULT_MIB;
+    let cluster = Cluster::start(1, SLOTS);
+    let mut command = Command::new(env!("CARGO_BIN_EXE_chaos"));
+    command
+        .arg("bulk")
+        .args([results, RESULT_MIB << 20].map(|number| number.to_string()))
+        .arg(cluster.address().to_string())
+        .arg(cluster.folder().join("identity"));
+    let mut client = Client::fed(&mut command);
+    assert_eq!(client.line(), "ready");
+    let pids = [
+        cluster.coordinator_pid(),
+        cluster.agent_pid(0),
+        client.pid(),
+    ];
+    pids.into_iter().for_each(forget_peak);
+    let before = pids.map(peak_mib);
+    client.feed([1]);
+    assert_eq!(client.line(), "begun");
+    let start = Instant::now();
+    let neighbour = said(
+        cluster
+            .client()
+            .args(["map", "-q", "-j", "1", "echo", ":::"])
+            .args((0..200).map(|n| n.to_string())),
+    );
+    assert_eq!(neighbour.lines().count(), 200);
+    let beside = start.elapsed();
+    // All that may wait does by now, or soon.
+    let (mut last, mut since) = (pids.map(peak_mib), Instant::now());
+    while since.elapsed() < Duration::from_secs(1) {
+        let now = pids.map(peak_mib);
+        if now != last {
+            (last, since) = (now, Instant::now());
+        }
+        sleep(Duration::from_millis(10));
+    }
+    let start = Instant::now();
+    client.feed([2]);
+    let after = peaks_until_its_end(client, &pids);
+    tell(&format!(
+        "{results} results of {RESULT_MIB} MiB in {:?}: MiB {before:?} before, {after:?} at most; 200 tasks beside it took {beside:?}",
+        start.elapsed()
+    ));
+    for (before, after) in before.iter().zip(after) {
+        assert!(
+            after - before <= GROWTH_MIB_MAX + ON_THEIR_WAY * RESULT_MIB,
+            "{after} MiB, {before} before"
+        );
+    }
+}
+
+/// Waits until a client, the last of these processes, has ended well; the most that each has had in memory.
+fn peaks_until_its_end(client: Client, pids: &[u32; 3]) -> [u64; 3] {
+    let own = client.pid();
+    let ended = AtomicBool::new(false);
+    let peak = thread::scope(|scope| {
+        let peak = scope.spawn(|| {
+            let mut peak = 0;
+            while !ended.load(Ordering::Relaxed) {
+                peak = peak_mib_while_it_runs(own).unwrap_or(peak);
+                sleep(Duration::from_millis(1));
+            }
+            peak
+        });
+        let end = client.end();
+        ended.store(true, Ordering::Relaxed);
+        assert_eq!(end, (Vec::new(), 0));
+        peak.join().expect("no panics")
+    });
+    [peak_mib(pids[0]), peak_mib(pids[1]), peak]
+}
+
+/// A line of zeros without an end, behind one that is as it should be.
+#[test]
+fn g7_an_input_without_an_end_is_refused_and_grows_no_process() {
+    let mib = mib("FLEETPOOL_INPUT_MIB", 256);
+    let cluster = Cluster::start(1, 2);
+    let pids = [cluster.coordinator_pid(), cluster.agent_pid(0)];
+    let before = pids.map(peak_mib);
+    let mut source = Command::new("sh")
+        .args(["-c", &format!("echo first; head -c {mib}M /dev/zero")])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("it starts");
+    let zeros = source.stdout.take().expect("piped");
+    let mut client = {
+        // Goes with its end of the pipe, so that nobody has one when the client has ended.
+        let mut client = cluster.client();
+        client.args(["map", "echo"]).stdin(zeros);
+        client.stdout(Stdio::piped()).stderr(Stdio::piped());
+        client.spawn().expect("it starts")
+    };
+    let peak = peak_of(&mut client);
+    let output = client.wait_with_output().expect("it is our child");
+    source.wait().expect("it is our child");
+    let after = pids.map(peak_mib);
+    tell(&format!(
+        "an input of {mib} MiB: MiB {before:?} before, {after:?} after; {peak} its client at most"
+    ));
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(125), "{stderr}");
+    assert_eq!(output.stdout, b"first\n", "{stderr}");
+    let says = [
+        "input 2 of stdin",
+        "longer than 131071 bytes",
+        "into a file",
+    ];
+    assert!(says.iter().all(|said| stderr.contains(said)), "{stderr}");
+    assert!(peak <= GROWTH_MIB_MAX, "{peak} MiB");
+    assert!(after[0] - before[0] <= GROWTH_MIB_MAX);
+    assert!(after[1] - before[1] <= GROWTH_MIB_MAX);
+}
+
+/// The most that a process has had in memory, at its end.
+fn peak_of(child: &mut Child) -> u64 {
+    let mut peak = 0;
+    while child.try_wait().expect("it is our child").is_none() {
+        peak = peak_mib_while_it_runs(child.id()).unwrap_or(peak);
+        sleep(Duration::from_millis(1));
+    }
+    peak
+}
+
+/// Forks twice, leaves its session and its folder, closes every file and hears no signal that it need not. Then its task ends, if
+/// it is not to stay.
+const DAEMON: &str = r#"
+import os, signal, sys, time
+note, stays = sys.argv[1], sys.argv[2] == "stays"
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        os.chdir("/")
+        os.closerange(0, 1024)
+        for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+            signal.signal(number, signal.SIG_IGN)
+        with open(note + ".new", "w") as file:
+            file.write(str(os.getpid()))
+        os.rename(note + ".new", note)
+        while True:
+            time.sleep(1000)
+    os._exit(0)
+while not os.path.exists(note) or stays:
+    time.sleep(0.01)
+"#;
+/// How soon a daemon is to be gone.
+const DAEMON_GONE_MAX: Duration = Duration::from_secs(10);
+
+#[test]
+fn g6_a_daemon_ends_with_its_task_and_with_its_client() {
+    let cluster = Cluster::start(1, 2);
+    let folder = tempfile::tempdir().expect("a folder");
+    let daemon = |note: &Path, how: &str| {
+        let mut client = cluster.client();
+        client.args(["map", "python3", "-c", DAEMON, "{}", how, ":::"]);
+        client.arg(note);
+        client
+    };
+    let (ends, stays) = (folder.path().join("ends"), folder.path().join("stays"));
+    assert_eq!(said(&mut daemon(&ends, "ends")), "");
+    let with_task = gone(&ends);
+    let mut client = Client::start(&mut daemon(&stays, "stays"));
+    cluster.until("there is a daemon", |_| stays.exists());
+    assert!(is_alive(&stays));
+    client.kill();
+    let with_client = gone(&stays);
+    tell(&format!(
+        "a daemon: gone {with_task:?} after its task's end, {with_client:?} after its client's"
+    ));
+}
+
+/// Waits until a process is gone whose pid is in this file; how long that took.
+fn gone(note: &Path) -> Duration {
+    let start = Instant::now();
+    while is_alive(note) {
+        assert!(start.elapsed() < DAEMON_GONE_MAX, "it is still there");
+        sleep(Duration::from_millis(5));
+    }
+    start.elapsed()
+}
+
+/// Whether it runs, and is no zombie.
+fn is_alive(note: &Path) -> bool {
+    let pid = fs::read_to_string(note).expect("a note");
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    let state = stat
+        .rsplit(')')
+        .next()
+        .and_then(|rest| rest.split_whitespace().next());
+    state.is_some_and(|state| state != "Z" && state != "X")
 }
 
 async fn connect(cluster: &Cluster) -> fleetpool::cluster::Cluster {

@@ -32,6 +32,8 @@ ROW = struct.Struct("<QII")
 READ_BYTES = 256 << 10
 # Pieces of a result up to this size are put together.
 JOINED_BYTES_MAX = 64 << 10
+# The largest result: `PAYLOAD_BYTES_MAX` of `proto/src/limits.rs`.
+RESULT_BYTES_MAX = (1 << 30) - (1 << 20)
 
 
 class Inbox:
@@ -134,8 +136,18 @@ def send(sock, pieces):
 
 def send_result(sock, result, index, attempt, outcome, printed, started_us, took_us):
     pieces = [result] if type(result) is bytes else result
-    size = RESULT_BYTES + sum(memoryview(piece).nbytes for piece in pieces)
+    size = sum(memoryview(piece).nbytes for piece in pieces)
+    if size > RESULT_BYTES_MAX:
+        outcome, pieces = FAILED, [too_large(size)]
+        size = len(pieces[0])
+    size += RESULT_BYTES
     send(sock, [RESULT_HEAD.pack(size - 4, RESULT, index, attempt, outcome, printed, started_us, took_us), *pieces])
+
+
+def too_large(size):
+    """A result of that size, as an error."""
+    why = "it is over the limit of %d bytes: write it to a file and return its path" % RESULT_BYTES_MAX
+    return failure(NotSent(why, "a result of %d bytes" % size))
 
 
 def unread_output():

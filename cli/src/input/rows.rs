@@ -3,9 +3,11 @@
 
 use std::{
     fs::File,
-    io::{self, BufRead, BufReader},
+    io::{self, BufRead, BufReader, Read as _},
     path::PathBuf,
 };
+
+use fleetpool_proto::limits::INPUT_BYTES_MAX;
 
 use super::{
     Row,
@@ -30,6 +32,16 @@ pub(crate) enum InputError {
         name: String,
         /// Why.
         source: io::Error,
+    },
+    /// One that no program can be given.
+    #[error(
+        "input {number} of {name} is longer than {INPUT_BYTES_MAX} bytes, the most that a program takes as an argument: put it into a file and give the file's name; it and the inputs after it were not run"
+    )]
+    TooLong {
+        /// What was read.
+        name: String,
+        /// Which, counted from 1.
+        number: u64,
     },
 }
 
@@ -170,27 +182,45 @@ impl Iterator for Linked {
     }
 }
 
-/// What stands between separators; the last one need not be ended by one.
+/// What stands between separators; the last one need not be ended by one. Nothing comes after an error.
 fn records(
     mut reader: impl BufRead + Send,
     separator: u8,
     name: String,
 ) -> impl Iterator<Item = Result<Vec<u8>, InputError>> + Send {
+    let mut number = 0;
+    let mut over = false;
     std::iter::from_fn(move || {
-        let mut record = Vec::new();
-        match reader.read_until(separator, &mut record) {
-            Ok(0) => None,
-            Ok(_) => {
-                record.pop_if(|last| *last == separator);
-                Some(Ok(record))
-            }
-            Err(source) => Some(Err(InputError::Read {
-                name: name.clone(),
-                source,
-            })),
+        if over {
+            return None;
         }
+        number += 1;
+        let record = record(&mut reader, separator);
+        let name = || name.clone();
+        let record = match record {
+            Ok(Some(record)) if record.len() > INPUT_BYTES_MAX => {
+                let name = name();
+                Err(InputError::TooLong { name, number })
+            }
+            Ok(record) => Ok(record?),
+            Err(source) => Err(InputError::Read {
+                name: name(),
+                source,
+            }),
+        };
+        over = record.is_err();
+        Some(record)
     })
     .fuse()
+}
+
+/// The next one, or as much of it as shows that it is too long; `None` at the end.
+fn record(reader: &mut impl BufRead, separator: u8) -> io::Result<Option<Vec<u8>>> {
+    let mut record = Vec::new();
+    let most = INPUT_BYTES_MAX as u64 + 1;
+    let read = reader.take(most).read_until(separator, &mut record)?;
+    record.pop_if(|last| *last == separator);
+    Ok((read > 0).then_some(record))
 }
 
 #[cfg(test)]
@@ -271,6 +301,28 @@ mod tests {
             .map(|row| row.unwrap())
             .collect();
         assert_eq!(rows, [[b"a\nb".to_vec()], [b"c".to_vec()]]);
+    }
+
+    #[test]
+    fn g7_an_input_that_no_program_can_be_given_is_refused_and_not_read_to_its_end() {
+        let longest = vec![b'x'; INPUT_BYTES_MAX];
+        let lines = [b"a", &longest[..], b"b"].join(&b'\n');
+        let read = |lines: Vec<u8>| records(io::Cursor::new(lines), b'\n', "lines".to_owned());
+        let all: Result<Vec<_>, _> = read(lines).collect();
+        assert_eq!(all.unwrap(), [b"a", &longest[..], b"b"]);
+        let longer = [b"a", &[&longest[..], b"x"].concat()[..], b"b"].join(&b'\n');
+        let mut read = read(longer);
+        assert_eq!(read.next().unwrap().unwrap(), b"a");
+        let error = read.next().unwrap().unwrap_err().to_string();
+        assert!(
+            error.contains("input 2 of lines is longer than 131071 bytes"),
+            "{error}"
+        );
+        assert!(read.next().is_none());
+        // What never ends is no different.
+        let mut endless = records(BufReader::new(io::repeat(b'x')), b'\n', "x".to_owned());
+        let first = endless.next().unwrap();
+        assert!(matches!(first, Err(InputError::TooLong { number: 1, .. })));
     }
 
     #[test]

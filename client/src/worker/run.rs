@@ -131,7 +131,7 @@ impl Runner {
                 return Outcome::NotStarted;
             }
         };
-        match panic::catch(|| run(argument, &mut self.result)).and_then(|ran| self.judge(ran)) {
+        match panic::catch(|| run(argument, &mut self.result)).and_then(Self::judge) {
             Ok(()) => Outcome::Done,
             Err(error) => {
                 self.result = encode_header(&error).into();
@@ -141,12 +141,11 @@ impl Runner {
     }
 
     /// Whether a call that came back has a result that can be sent.
-    fn judge(&self, ran: Result<(), codec::Error>) -> Result<(), NativeError> {
-        let len = self.result.len();
+    fn judge(ran: Result<(), codec::Error>) -> Result<(), NativeError> {
         let message = match ran {
-            Ok(()) if len <= PAYLOAD_BYTES_MAX => return Ok(()),
-            Ok(()) => format!(
-                "the result of {len} bytes is over the limit of {PAYLOAD_BYTES_MAX}: write it to a file and return its path"
+            Ok(()) => return Ok(()),
+            Err(codec::Error::TooLarge) => format!(
+                "the result is over the limit of {PAYLOAD_BYTES_MAX} bytes: write it to a file and return its path"
             ),
             Err(codec::Error::Encode(error)) => format!("the result cannot be encoded: {error}"),
             Err(codec::Error::Decode(error)) => format!("the argument cannot be decoded: {error}"),

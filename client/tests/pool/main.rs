@@ -5,6 +5,7 @@
 #![expect(clippy::print_stdout, reason = "a test harness and its tasks print")]
 
 mod calls;
+mod deaths;
 mod life;
 mod runner;
 
@@ -33,5 +34,5 @@ fn pool(processes: u32) -> Pool {
 
 fn main() {
     fleetpool::init();
-    runner::run(&[calls::TESTS, life::TESTS]);
+    runner::run(&[calls::TESTS, life::TESTS, deaths::TESTS]);
 }

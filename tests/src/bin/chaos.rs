@@ -36,6 +36,14 @@ enum Role {
         cluster: String,
         identity: PathBuf,
     },
+    /// A client of large results, which it takes slowly
+    #[command(hide = true)]
+    Bulk {
+        results: u64,
+        bytes: usize,
+        cluster: String,
+        identity: PathBuf,
+    },
     /// A coordinator without the margin of the lease
     #[command(hide = true)]
     Coordinator {
@@ -91,6 +99,12 @@ fn main() -> ExitCode {
             cluster,
             identity,
         } => chaos::run_tally(&folder, tasks, &cluster, &identity),
+        Role::Bulk {
+            results,
+            bytes,
+            cluster,
+            identity,
+        } => chaos::run_bulk(results, bytes, &cluster, &identity),
         Role::Coordinator {
             state,
             listen,

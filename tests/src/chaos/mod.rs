@@ -9,11 +9,13 @@
 //! - `notes`: what is written down;
 //! - `task`: what a task does;
 //! - `tally`: a client of many small tasks, for what is about numbers;
+//! - `bulk`: one of large results, for what is about memory;
 //! - `client`: who submits tasks and hears of them;
 //! - `fleet`: the processes;
 //! - `nemesis`: what befalls them;
 //! - `verdict`: whether what happened may.
 
+mod bulk;
 mod client;
 mod fleet;
 mod nemesis;
@@ -27,6 +29,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+pub use bulk::run as run_bulk;
 pub use client::{ClientOptions, run as run_client};
 pub use tally::run as run_tally;
 pub use task::run as run_task;

@@ -1,5 +1,7 @@
 //! Three ways to a coordinator.
 
+use std::{io::Write as _, time::Instant};
+
 use crate::{
     cluster::Cluster,
     support::{Ran, plan, start, until},
@@ -34,6 +36,10 @@ fn what_lets_ssh_through_will_do_and_every_result_comes_once() {
             .any(|line| line.ends_with(" sleep 0.1"))
     });
     h4.drop_udp();
+    let blocked = Instant::now();
+    until("h4 is back by TCP", || by("h4") == "up tcp");
+    let moved = blocked.elapsed();
+    writeln!(std::io::stderr(), "UDP is blocked: moved in {moved:?}").ok();
     let ran = Ran::from(map.wait_with_output().unwrap());
     assert_eq!(ran.code, Some(0), "{ran:?}");
     let mut printed: Vec<u32> = ran
@@ -49,7 +55,6 @@ fn what_lets_ssh_through_will_do_and_every_result_comes_once() {
             "nothing ran on h{host}"
         );
     }
-    until("h4 is back by TCP", || by("h4") == "up tcp");
 
     // The tunnel breaks; the agent stays, and so does its task.
     let long = start(

@@ -1,10 +1,10 @@
 //! A cluster on a fleet: a coordinator on the head, and agents where a test deploys them.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, process::Stdio, time::Duration};
 
 use fleetpool_test_fleet::{Fleet, Plan, Running};
 
-use crate::support::{Ran, run, start, until};
+use crate::support::{Ran, fleetpool, run, until};
 
 /// Of every agent.
 pub(crate) const LEASE: Duration = Duration::from_secs(5);
@@ -21,7 +21,10 @@ impl Cluster {
         let head = fleet.head();
         let _ = head.sh("mkdir -p .config/fleetpool && echo 'cluster = \"head:7700\"' >.config/fleetpool/config.toml && fleetpool init");
         let lease = format!("{}s", LEASE.as_secs());
-        let coordinator = start(head, &["coordinator", "--lease", &lease]);
+        // What it says nobody reads; a pipe that is full would stop it.
+        let mut coordinator = fleetpool(head, &["coordinator", "--lease", &lease]);
+        let coordinator = coordinator.stderr(Stdio::null()).spawn();
+        let coordinator = coordinator.expect("it starts");
         until("the coordinator listens", || {
             run(head, &["status"]).code == Some(0)
         });

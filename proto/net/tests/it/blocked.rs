@@ -1,6 +1,7 @@
 //! Networks that let TCP pass and drop UDP.
 
 use std::{
+    io::Write as _,
     net::SocketAddr,
     time::{Duration, Instant},
 };
@@ -57,6 +58,7 @@ async fn where_udp_does_not_pass_a_session_is_there_within_a_second() {
     let took = began.elapsed();
     assert_eq!(dialled.unwrap().0.peer.carrier, Carrier::Tcp);
     assert_eq!(served.unwrap().peer.carrier, Carrier::Tcp);
+    writeln!(std::io::stderr(), "UDP is blocked: connected in {took:?}").ok();
     assert!(took < Duration::from_secs(1), "after {took:?}");
 }
 
