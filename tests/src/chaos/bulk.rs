@@ -11,7 +11,7 @@ use fleetpool::Pool;
 use serde_bytes::ByteBuf;
 
 /// After each result, the client does something else for so long.
-const PAUSE: Duration = Duration::from_millis(10);
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// So many bytes that say whose they are.
 #[fleetpool::task]
