@@ -32,8 +32,9 @@ impl CoordinatorCore {
             self.give_pinned(*pool, fair_share(pool), Some(&mut vacating));
             self.give_free(*pool, fair_share(pool));
         }
+        let idlers = self.idlers();
         for pool in &asking {
-            self.take_idle(*pool);
+            self.take_idle(*pool, &idlers);
             self.give_pinned(*pool, u64::MAX, None);
             self.give_free(*pool, u64::MAX);
             self.preempt(*pool, &entitled, &mut vacating);
@@ -143,20 +144,29 @@ impl CoordinatorCore {
         })
     }
 
+    /// Pools with slots that they have no use for, but for tasks of one host. None becomes such by what is given out.
+    fn idlers(&self) -> Vec<PoolId> {
+        let idle = |pool: &&Pool| !pool.is_hungry() && !pool.idle.is_empty();
+        self.pools
+            .values()
+            .filter(idle)
+            .map(|pool| pool.id)
+            .collect()
+    }
+
     /// Moves slots that other pools leave idle.
-    fn take_idle(&mut self, id: PoolId) {
+    fn take_idle(&mut self, id: PoolId, idlers: &[PoolId]) {
         let mut want = self.want(id, u64::MAX);
         if want == 0 {
             return;
         }
-        let idlers: Vec<(PoolId, HostId)> = self
-            .pools
-            .values()
-            .filter(|pool| pool.id != id && !pool.is_hungry())
+        let idlers = idlers.iter().filter(|other| **other != id);
+        let idle: Vec<(PoolId, HostId)> = idlers
+            .filter_map(|other| self.pools.get(other))
             .flat_map(|pool| pool.idle.iter().map(|&host| (pool.id, host)))
             .filter(|&(pool, host)| self.leaves_idle(pool, host))
             .collect();
-        for (owner, host) in idlers {
+        for (owner, host) in idle {
             if want == 0 {
                 return;
             }
