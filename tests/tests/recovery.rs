@@ -92,8 +92,10 @@ fn g10_twenty_kills_of_the_coordinator_among_very_many_functions() {
     let mut come = 0;
     let mut away = Vec::new();
     for kill in 1..=20 {
-        while come < kill * tasks / 25 {
-            let line = client.lines.recv().expect("it goes on");
+        // The last kill is well before the end: a machine that is busy may take a while to come to it.
+        while come < kill * tasks / 40 {
+            let newest = client.lines.try_iter().last();
+            let line = newest.unwrap_or_else(|| client.line());
             come = line.parse().expect("a number");
         }
         cluster.kill_coordinator();
@@ -101,7 +103,7 @@ fn g10_twenty_kills_of_the_coordinator_among_very_many_functions() {
         cluster.start_again();
         // What was on its way has come, and then the first of what was not.
         let before = client.lines.try_iter().count();
-        client.lines.recv().expect("it goes on");
+        let _ = client.line();
         away.push((before, start.elapsed()));
         let log = cluster.coordinator_log();
         let read = log
