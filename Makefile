@@ -129,7 +129,7 @@ chaos: ## kills, stops and cuts off real processes at work (MINUTES=20 SEED=1), 
 
 # One at a time, so that none is another's load; `stopped` sleeps, and its tests do so together.
 .PHONY: faults
-faults: fleet-packages python ## the faults of docs/faults.md at full length, and their figures: about 12 minutes
+faults: fleet-packages python ## the faults of docs/faults.md at full length, and their figures: many minutes
 	FLEETPOOL_DEATH_SECONDS=60 FLEETPOOL_RESULTS_MIB=10240 FLEETPOOL_INPUT_MIB=8192 FLEETPOOL_LINE_SECONDS=60 \
 		FLEETPOOL_RECOVERY_TASKS=1000000 \
 		$(CARGO) test --locked --workspace --test pool --test overload --test hostile --test recovery --test fleet -- \
