@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::{
     frame::{DecodeError, Message},
     ids::{Attempt, ClientId, HostId, PoolId, SpecId},
-    message::{Registration, ResultRow, TaskRow},
+    message::{Refusal, Registration, ResultRow, TaskRow},
     pool::{PoolOptions, Spec},
     rows::{Payloads, rows, table},
 };
@@ -180,12 +180,18 @@ pub enum Fact {
         /// Tasks in all.
         submitted: u64,
     },
-    /// The pool is being ended.
+    /// The pool is being ended before all of its tasks have.
     Ending {
         /// The pool.
         pool: PoolId,
+        /// Why, for its client; empty: the client knows.
+        #[serde(default)]
+        reason: String,
+        /// What kind of reason it is, when the coordinator refuses to go on.
+        #[serde(default)]
+        refusal: Option<Refusal>,
     },
-    /// Nothing of the pool is left, and nobody waits for anything of it.
+    /// Nothing of the pool is left, and its client knows that, or is gone.
     Over {
         /// The pool.
         pool: PoolId,

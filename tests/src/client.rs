@@ -8,6 +8,11 @@ use std::{
     time::Duration,
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
 /// How long anything may take that is waited for here.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -99,6 +104,27 @@ impl Client {
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Stops it with SIGSTOP, until it [goes on](Self::go_on).
+    ///
+    /// # Panics
+    /// When it has ended by itself.
+    pub fn stop(&self) {
+        self.signal(Signal::SIGSTOP);
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Panics
+    /// When it has ended by itself.
+    pub fn go_on(&self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        let pid = Pid::from_raw(i32::try_from(self.pid()).expect("a pid"));
+        kill(pid, signal).expect("it runs");
     }
 
     /// Waits for its end: every line that was not read yet, and how it ended.

@@ -221,6 +221,29 @@ fn g6_a_detached_job_that_is_cancelled_is_over_and_explain_says_what_waits() {
 }
 
 #[test]
+fn g4_a_client_that_brings_a_job_is_told_that_it_was_cancelled() {
+    let cluster = Cluster::start(1, 2);
+    let mut command = cluster.client();
+    command.args(["map", "--detach", "--quiet", "echo"]);
+    let mut client = Client::fed(&mut command);
+    client.feed(0..10);
+    let jobs = |cluster: &Cluster| -> Value {
+        let jobs = said(cluster.client().args(["jobs", "--json"]));
+        serde_json::from_str(&jobs).expect("an array")
+    };
+    cluster.until("the first have run", |cluster| {
+        jobs(cluster)[0]["ended"] == 10
+    });
+    let number = jobs(&cluster)[0]["id"].to_string();
+    said(cluster.client().args(["cancel", &number]));
+    // It does not wait for its next line.
+    let notes: Vec<String> = client.notes.iter().collect();
+    assert!(notes.concat().contains("cancelled by"), "{notes:?}");
+    assert!(notes.concat().contains("ended this job"), "{notes:?}");
+    assert_eq!(client.end(), (Vec::new(), 125));
+}
+
+#[test]
 fn g11_a_job_cannot_be_left_with_a_cluster_that_goes_with_its_client() {
     let mut command = Command::new(fleetpool_tests::cluster::built("fleetpool"));
     command

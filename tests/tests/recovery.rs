@@ -154,6 +154,38 @@ fn g10_tasks_run_on_while_the_coordinator_is_away_and_exec_runs_nothing_twice() 
 }
 
 #[test]
+fn g4_a_client_that_was_away_when_its_job_was_cancelled_is_told() {
+    let mut cluster = Cluster::start(1, 1);
+    let mut command = cluster.client();
+    command.args(["map", "sleep", ":::", "1000", "1001"]);
+    let client = Client::start(&mut command);
+    let jobs = |cluster: &Cluster| -> Value {
+        let jobs = cluster.client().args(["jobs", "--json"]).output();
+        serde_json::from_slice(&jobs.expect("it starts").stdout).unwrap_or_default()
+    };
+    cluster.until("the first task runs", |cluster| {
+        jobs(cluster)[0]["granted"] == 1 && jobs(cluster)[0]["queued"] == 1
+    });
+    client.stop();
+    cluster.kill_coordinator();
+    cluster.start_again();
+    cluster.await_hosts(1);
+    let number = jobs(&cluster)[0]["id"].to_string();
+    let cancelled = cluster.client().args(["cancel", &number]).status();
+    assert!(cancelled.expect("it starts").success());
+    cluster.until("it is over", |cluster| {
+        jobs(cluster) == Value::Array(vec![])
+    });
+    // The successor's successor knows it, too.
+    cluster.kill_coordinator();
+    cluster.start_again();
+    client.go_on();
+    let notes: Vec<String> = client.notes.iter().collect();
+    assert!(notes.concat().contains("cancelled"), "{notes:?}");
+    assert_eq!(client.end(), (Vec::new(), 125));
+}
+
+#[test]
 fn g6_a_client_that_is_killed_while_the_coordinator_is_away_leaves_nothing_for_long() {
     // Clients are waited for two leases long.
     let mut cluster = Cluster::start_with_lease(1, 1, "4s");

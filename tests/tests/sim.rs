@@ -131,6 +131,33 @@ fn g5_a_successor_that_is_killed_while_it_waits_for_fences_has_one_that_waits_to
 }
 
 #[test]
+fn g4_a_client_that_was_away_hears_that_its_job_was_cancelled() {
+    for seed in 0..100 {
+        let ms = Duration::from_millis;
+        let world = busy(seed).at(ms(500)).lose_client(ms(4000 + 100 * seed));
+        let mut world = world.at(ms(800)).cancel_job();
+        if seed % 4 < 2 {
+            world = world.at(ms(3000)).kill_coordinator();
+        }
+        let delivered = world.run().delivered;
+        assert!(delivered < 300, "seed {seed}: {delivered} of 300");
+    }
+}
+
+#[test]
+fn g4_a_successor_does_not_give_up_a_pool_before_the_hosts_that_can_serve_it_are_back() {
+    for seed in 0..100 {
+        let ms = Duration::from_millis;
+        let world = busy(seed).opening(ms(100)).unfit(host(0)).at(ms(900));
+        let world = [1, 2].into_iter().fold(world, |world, number| {
+            world.partition(host(number), ms(3500))
+        });
+        let summary = world.at(ms(1000)).kill_coordinator().run();
+        assert_eq!(summary.delivered, 300, "seed {seed}");
+    }
+}
+
+#[test]
 fn a_host_is_lost_in_the_middle() {
     let summary = World::new(2)
         .hosts(3)

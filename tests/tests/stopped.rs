@@ -199,12 +199,11 @@ fn g1_a_coordinator_that_is_stopped_for_longer_than_the_lease_makes_nothing_over
 fn g3_a_client_that_is_stopped_has_every_result_when_it_goes_on() {
     let run = Run::start();
     run.release();
-    let client = run.client.pid();
-    signal(client, Signal::SIGSTOP);
+    run.client.stop();
     // What it has submitted runs on.
     run.cluster
         .until("all is over", |_| run.lines("over").len() as u64 == tasks());
-    signal(client, Signal::SIGCONT);
+    run.client.go_on();
     run.end(true);
 }
 

@@ -35,7 +35,11 @@ pub(crate) async fn detach(job: Detached) -> Result<Exit, Failure> {
     let spec = submitter.define(job.spec);
     let mut inputs = job.inputs;
     let mut tasks = 0;
-    while let Some(item) = hearing(&mut events, inputs.next()).await? {
+    loop {
+        let next = hearing(&mut events, inputs.next()).await?;
+        let Some(item) = next.ok_or_else(ended)? else {
+            break;
+        };
         let task = match item? {
             Item::Task(task) => task,
             Item::Unsent(task, reason) => {
@@ -47,12 +51,15 @@ pub(crate) async fn detach(job: Detached) -> Result<Exit, Failure> {
         let payload = task.command.payload().map_err(Failure::fleetpool)?;
         let host = task.host.as_ref().map(|host| host.id);
         let submitted = hearing(&mut events, submitter.submit(spec, host, payload)).await?;
+        let submitted = submitted.ok_or_else(ended)?;
         unless_refused(submitted.map(drop), &mut events).await?;
         tasks += 1;
     }
     submitter.close();
-    let held = hearing(&mut events, submitter.held()).await?;
-    unless_refused(held, &mut events).await?;
+    // One that is over already was held.
+    if let Some(held) = hearing(&mut events, submitter.held()).await? {
+        unless_refused(held, &mut events).await?;
+    }
     leave(&submitter, tasks, job.quiet)
 }
 
@@ -70,15 +77,29 @@ fn leave(submitter: &Submitter, tasks: u64, quiet: bool) -> Result<Exit, Failure
 }
 
 /// Waits for `done`, and meanwhile hears what becomes of the pool: news that nobody reads hold up all that comes behind them.
-async fn hearing<T>(events: &mut Events, done: impl Future<Output = T>) -> Result<T, Failure> {
+/// `None`: the pool is over.
+async fn hearing<T>(
+    events: &mut Events,
+    done: impl Future<Output = T>,
+) -> Result<Option<T>, Failure> {
     tokio::pin!(done);
     loop {
         tokio::select! {
             biased;
-            done = &mut done => return Ok(done),
-            Some(event) = events.next() => hear(event)?,
+            done = &mut done => return Ok(Some(done)),
+            Some(event) = events.next() => match event {
+                PoolEvent::Finished => return Ok(None),
+                event => hear(event)?,
+            }
         }
     }
+}
+
+fn ended() -> Failure {
+    Failure::fleetpool(
+        "somebody else ended this job before all of its tasks were brought: what they printed so far is kept, \
+         `fleetpool jobs` names it",
+    )
 }
 
 /// The reason why a pool takes nothing comes as an event.

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 /// Most tasks of one call that are on their way or wait for their caller: a quarter of a pool's window, so that
 /// four such calls leave each other room.
 const TASKS_MAX: u64 = fleetpool_proto::limits::POOL_WINDOW_TASKS / 4;
-/// Tasks beyond a few for each slot, at the start: few, since nobody knows yet how large their results are.
+/// Tasks beyond one for each slot as long as none has come back: nobody knows yet how large their results are.
+const TASKS_FIRST: u64 = 2;
+/// Tasks beyond two for each slot, at least.
 const TASKS_MIN: u64 = 8;
 /// Bytes of results that may wait for their caller, as long as no slot has to wait for it.
 const RESULT_BYTES_MAX: u64 = 32 << 20;
@@ -38,6 +40,9 @@ impl Flow {
 
     /// Whether another task may be sent while `open` tasks are on their way or wait for their caller.
     pub(crate) fn allows(&self, open: u64, slots: u64) -> bool {
+        if self.received.0 == 0 {
+            return open < slots + TASKS_FIRST;
+        }
         let floor = TASKS_MIN + 2 * slots;
         open < self.window.max(floor).min(self.memory_bound().max(slots))
     }
@@ -84,7 +89,8 @@ mod tests {
 
     #[test]
     fn it_opens_for_short_tasks_and_stays_narrow_for_long_ones() {
-        check(0, 0, Duration::ZERO, TASKS_MIN + 4);
+        check(0, 0, Duration::ZERO, 4);
+        check(1, 8, Duration::from_millis(1), TASKS_MIN + 4);
         check(100_000, 8, Duration::from_micros(3), TASKS_MAX);
         check(1_000, 8, Duration::from_millis(1), 256);
         check(1_000, 8, Duration::from_secs(1), TASKS_MIN + 4);

@@ -13,7 +13,7 @@ use crate::{
     core::{Client, CoordinatorCore},
     host::Host,
     pool::Pool,
-    retained::Finished,
+    retained::{Farewell, Finished},
 };
 
 impl CoordinatorCore {
@@ -78,7 +78,7 @@ impl CoordinatorCore {
         let theirs = self.pools.values().filter(attached);
         let dropped = theirs.map(|pool| pool.id).filter(|id| !pools.contains(id));
         for pool in dropped.collect::<Vec<_>>() {
-            self.begin_end(pool);
+            self.begin_end(pool, Farewell::default());
         }
         let theirs = self.finished.iter().filter(|(_, pool)| pool.client == id);
         let dropped = theirs.map(|(&id, _)| id).filter(|id| !pools.contains(id));
@@ -208,16 +208,17 @@ impl CoordinatorCore {
 
     /// Says what a client may not have heard of a pool.
     fn say_again(&mut self, client: ClientId, id: PoolId) {
-        let retained = match (self.pools.get_mut(&id), self.finished.get_mut(&id)) {
+        let (retained, farewell) = match (self.pools.get_mut(&id), self.finished.get_mut(&id)) {
             (Some(pool), _) if pool.client == client => {
                 pool.tell_again();
                 self.touched.insert(id);
-                &mut pool.retained
+                (&mut pool.retained, &pool.farewell)
             }
-            (_, Some(pool)) if pool.client == client => &mut pool.retained,
+            (_, Some(pool)) if pool.client == client => (&mut pool.retained, &pool.farewell),
             // It never came, and comes now.
             _ => return,
         };
+        let farewell = farewell.as_ref().and_then(|farewell| farewell.message(id));
         retained.renumber();
         let messages: Vec<_> = retained
             .iter()
@@ -237,6 +238,9 @@ impl CoordinatorCore {
             };
             self.outbox.client(client, results);
         }
+        if let Some(message) = farewell {
+            self.outbox.client(client, message);
+        }
         if self.finished.contains_key(&id) {
             if let Some(client) = self.clients.get_mut(&client) {
                 client.over.insert(id);
@@ -254,16 +258,12 @@ impl CoordinatorCore {
             _ => return,
         };
         let rows = retained.heard(number);
-        let is_empty = retained.is_empty();
         if rows > 0 {
             self.outbox.record(|| Fact::Heard { pool: id, rows });
         }
-        if is_empty {
-            self.forget_finished(id);
-        }
     }
 
-    /// A client has all that there is of a pool that is over.
+    /// A client knows that a pool is over, and has all that there is of it.
     pub(crate) fn on_done(&mut self, client: ClientId, id: PoolId) {
         let is_theirs = |pool: &Finished| pool.client == client;
         if self.finished.get(&id).is_some_and(is_theirs) {

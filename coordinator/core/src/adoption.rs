@@ -21,7 +21,7 @@ impl CoordinatorCore {
                 let begun = rows.filter(|row| row.state != HeldState::Queued);
                 let unknown: Vec<&HeldRow> =
                     begun.filter(|row| is_unknown(pool, id, row)).collect();
-                if !unknown.is_empty() && !pool.ending {
+                if !unknown.is_empty() && !pool.is_ending() {
                     adopt_rows(pool, id, host, outbox, &unknown, now);
                 }
             });

@@ -157,7 +157,7 @@ impl CoordinatorCore {
         mut rows: Vec<OutputRow>,
         mut payloads: Payloads,
     ) {
-        let Some(entry) = self.pools.get(&pool).filter(|pool| !pool.ending) else {
+        let Some(entry) = self.pools.get(&pool).filter(|pool| !pool.is_ending()) else {
             return;
         };
         // A host that comes back may still have lines of what was granted to another one meanwhile.

@@ -43,7 +43,7 @@ impl CoordinatorCore {
             set_allot(pool, host, facts, outbox, to);
         });
         let lost = self.hosts.get(&host).is_some_and(|host| !host.is_up());
-        let ending = self.pools.get(&pool).is_some_and(|pool| pool.ending);
+        let ending = self.pools.get(&pool).is_some_and(|pool| pool.is_ending());
         if lost && ending {
             self.end_share_of_lost(pool, host);
         }

@@ -12,7 +12,7 @@ use fleetpool_proto::{
     selector::Selector,
 };
 
-use crate::{core::CoordinatorCore, pool::Pool, settle};
+use crate::{core::CoordinatorCore, host::Host, pool::Pool, retained::Farewell, settle};
 
 /// Why a detached job ends that nobody cancelled.
 const UNFINISHED: &str = "the client that brought this job was gone before it had brought all of its tasks: the job is ended";
@@ -58,7 +58,7 @@ impl CoordinatorCore {
             }
             FromClient::Terminate { pool } => {
                 if self.owned(client, pool).is_some() {
-                    self.begin_end(pool);
+                    self.begin_end(pool, Farewell::default());
                 }
             }
             FromClient::Resize { pool, slots } => self.on_resize(client, pool, slots),
@@ -101,7 +101,10 @@ impl CoordinatorCore {
         };
         let over = self.clients.get(&client);
         let is_over = over.is_some_and(|client| client.over.contains(&id));
-        if is_over || self.owned(client, id).is_some() && self.options.durable {
+        if is_over
+            || self.finished.contains_key(&id)
+            || self.owned(client, id).is_some() && self.options.durable
+        {
             // Said again by a client that is back.
             return;
         }
@@ -139,7 +142,8 @@ impl CoordinatorCore {
         for (&host_id, host) in &self.hosts {
             pool.count_host(host_id, host, true);
         }
-        if pool.eligible_hosts == 0 && !all {
+        let may_serve = |(&id, host): (&HostId, &Host)| pool.may_use_again(id, host);
+        if pool.eligible_hosts == 0 && !all && !self.hosts.iter().any(may_serve) {
             let reason = format!(
                 "no connected host matches `{}`: `fleetpool hosts` lists what there is",
                 pool.options.on
@@ -176,7 +180,7 @@ impl CoordinatorCore {
         let Some(end) = first.checked_add(payloads.len() as u64) else {
             return;
         };
-        if pool.ending || pool.seen.overlaps(first, end) {
+        if pool.is_ending() || pool.seen.overlaps(first, end) {
             return;
         }
         pool.seen.insert(first, end);
@@ -218,7 +222,7 @@ impl CoordinatorCore {
         let Some(pool) = self.pools.get_mut(&pool) else {
             return;
         };
-        if pool.client != client || pool.ending {
+        if pool.client != client || pool.is_ending() {
             return;
         }
         self.outbox.record(|| Fact::Cancelled {
@@ -301,29 +305,43 @@ impl CoordinatorCore {
     pub(crate) fn end_with_its_client(&mut self, pool: PoolId) {
         match self.pools.get(&pool).is_some_and(Pool::is_detached) {
             true => self.on_end_pool(pool, UNFINISHED.to_owned()),
-            false => self.begin_end(pool),
+            false => self.begin_end(pool, Farewell::default()),
         }
     }
 
     pub(crate) fn on_end_pool(&mut self, pool: PoolId, reason: String) {
-        let Some(found) = self.pools.get(&pool) else {
-            return;
+        let farewell = Farewell {
+            reason,
+            refusal: None,
         };
-        let notice = ToClient::Notice { pool, text: reason };
-        self.outbox.client(found.client, notice);
-        self.begin_end(pool);
+        self.begin_end(pool, farewell);
     }
 
     /// Starts to end a pool: nothing more is granted or delivered, what runs is killed. It is over when every agent
     /// has confirmed, or is fenced.
-    pub(crate) fn begin_end(&mut self, id: PoolId) {
+    pub(crate) fn begin_end(&mut self, id: PoolId, farewell: Farewell) {
         let Some(pool) = self.pools.get_mut(&id) else {
             return;
         };
-        if !pool.ending {
-            self.outbox.record(|| Fact::Ending { pool: id });
+        if pool.farewell.is_none() {
+            self.outbox.record(|| Fact::Ending {
+                pool: id,
+                reason: farewell.reason.clone(),
+                refusal: farewell.refusal,
+            });
+            if let Some(message) = farewell.message(id) {
+                self.outbox.client(pool.client, message);
+            }
+            pool.farewell = Some(farewell);
         }
-        pool.ending = true;
+        self.wind_up(id);
+    }
+
+    /// Takes away all that a pool that is being ended waits for.
+    pub(crate) fn wind_up(&mut self, id: PoolId) {
+        let Some(pool) = self.pools.get_mut(&id) else {
+            return;
+        };
         pool.queue.clear();
         pool.returned.clear();
         pool.out_rows.clear();

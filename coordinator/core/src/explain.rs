@@ -17,7 +17,7 @@ impl CoordinatorCore {
     pub fn explain(&self, id: PoolId) -> Option<Vec<String>> {
         let pool = self.pools.get(&id)?;
         let mut lines = vec![doing(pool)];
-        if pool.ending {
+        if pool.is_ending() {
             lines.push(
                 "it is being ended: it is over when every host has confirmed that, or is fenced"
                     .to_owned(),

@@ -15,7 +15,7 @@ use crate::{
     outbox::Outbox,
     pool::Pool,
     queue::{Pending, Queue},
-    retained::Finished,
+    retained::{Farewell, Finished, Retained},
 };
 
 /// Bytes of arguments that a host is sent ahead of its slots.
@@ -59,7 +59,7 @@ impl CoordinatorCore {
             return;
         };
         record_returned(pool, &mut self.outbox);
-        if !pool.ending && !pool.credit.is_exhausted() && self.now >= self.settled_at {
+        if !pool.is_ending() && !pool.credit.is_exhausted() && self.now >= self.settled_at {
             feed_pinned(pool, &self.hosts, &mut self.outbox, now);
             feed_idle(pool, &self.hosts, &mut self.outbox, now);
             feed_ahead(pool, &self.hosts, &mut self.outbox, now);
@@ -89,16 +89,12 @@ impl CoordinatorCore {
             return;
         };
         tell_client(pool, &mut self.outbox);
-        if pool.is_unfit_everywhere() {
-            let reason = pool.unfit_reason.take().unwrap_or_default();
-            let kind = Refusal::Unfit;
-            let pool = pool.id;
-            let client = self.pools.get(&pool).map(|pool| pool.client);
-            let refused = ToClient::Refused { pool, reason, kind };
-            if let Some(client) = client {
-                self.outbox.client(client, refused);
-            }
-            self.begin_end(pool);
+        if let Some(reason) = pool.why_unfit_everywhere(&self.hosts) {
+            let farewell = Farewell {
+                reason,
+                refusal: Some(Refusal::Unfit),
+            };
+            self.begin_end(id, farewell);
         }
         self.end_if_over(id);
     }
@@ -168,7 +164,7 @@ impl CoordinatorCore {
     fn end_if_over(&mut self, id: PoolId) {
         let over = self.pools.get(&id).is_some_and(|pool| {
             let complete = pool.is_complete() && self.is_printed(pool);
-            complete && !pool.ending || pool.ending && pool.is_drained()
+            complete && !pool.is_ending() || pool.is_ending() && pool.is_drained()
         });
         if !over {
             return;
@@ -193,15 +189,25 @@ impl CoordinatorCore {
         self.supply += 1;
         self.outbox
             .client(pool.client, ToClient::PoolEnded { pool: id });
-        let retained = std::mem::take(&mut pool.retained);
-        if pool.ending || retained.is_empty() || !self.clients.contains_key(&pool.client) {
+        let detached = pool.is_detached();
+        let comes_back = pool.tells_safe && !pool.is_left();
+        let comes_back = comes_back && self.clients.contains_key(&pool.client);
+        if detached || !comes_back {
             self.outbox.record(|| Fact::Over { pool: id });
+        }
+        if !comes_back {
             return;
         }
+        let retained = std::mem::take(&mut pool.retained);
         let finished = Finished {
             client: pool.client,
-            retained,
+            retained: match pool.is_ending() {
+                true => Retained::default(),
+                false => retained,
+            },
             ended: pool.ended,
+            farewell: pool.farewell,
+            detached,
         };
         self.finished.insert(id, finished);
     }
@@ -250,14 +256,18 @@ fn record_returned(pool: &mut Pool, outbox: &mut Outbox) {
 }
 
 impl Pool {
-    fn is_unfit_everywhere(&self) -> bool {
-        self.unfit_reason.is_some() && self.eligible_hosts == 0 && !self.ending
+    /// Why no host can work for it, if that is so. One that is away is waited for as long as its lease lasts.
+    fn why_unfit_everywhere(&self, hosts: &Hosts) -> Option<String> {
+        let reason = self.unfit_reason.as_ref()?;
+        let serves = self.eligible_hosts > 0 || self.is_ending();
+        let may_serve = |(&id, host): (&HostId, &Host)| self.may_use_again(id, host);
+        (!serves && !hosts.iter().any(may_serve)).then(|| reason.clone())
     }
 }
 
 /// Whether the pool has tasks that no slot of its own can take.
 fn is_unmet(pool: &Pool, hosts: &Hosts) -> bool {
-    if pool.ending || pool.credit.is_exhausted() {
+    if pool.is_ending() || pool.credit.is_exhausted() {
         return false;
     }
     let anywhere = pool.is_hungry() && pool.demand() > pool.allotted;
@@ -424,7 +434,7 @@ impl Batch {
 
 /// Takes tasks from hosts that have them in stock, when slots stand idle elsewhere and nothing waits here (G2).
 fn steal(pool: &mut Pool, hosts: &Hosts, outbox: &mut Outbox) {
-    if pool.idle.is_empty() || pool.surplus.is_empty() || pool.queue.len() > 0 || pool.ending {
+    if pool.idle.is_empty() || pool.surplus.is_empty() || pool.queue.len() > 0 || pool.is_ending() {
         return;
     }
     let stocked: Vec<(u32, HostId)> = pool.surplus.iter().rev().copied().collect();
@@ -443,7 +453,7 @@ fn steal(pool: &mut Pool, hosts: &Hosts, outbox: &mut Outbox) {
 }
 
 fn tell_client(pool: &mut Pool, outbox: &mut Outbox) {
-    if pool.ending {
+    if pool.is_ending() {
         return;
     }
     let id = pool.id;

@@ -99,6 +99,11 @@ impl Host {
         })
     }
 
+    /// Whether it is away, and may be back before its lease has run out.
+    pub(crate) fn may_come_back(&self) -> bool {
+        self.state == HostState::Away && !self.retired && !self.cordoned
+    }
+
     /// Whether new tasks may be sent to it.
     pub(crate) fn is_open(&self) -> bool {
         self.is_up() && !self.cordoned

@@ -22,7 +22,7 @@ use crate::{
     queue::{Pending, Queue},
     ranges::Ranges,
     recovery::returned_row,
-    retained::Retained,
+    retained::{Farewell, Retained},
     share::Share,
 };
 
@@ -73,7 +73,7 @@ pub(crate) struct Pool {
     /// Tasks there will be in all, once closed.
     pub(crate) closed: Option<u64>,
     /// It is being ended: nothing more is granted or delivered.
-    pub(crate) ending: bool,
+    pub(crate) farewell: Option<Farewell>,
     pub(crate) credit: Credit,
     /// Moving mean of run times, in nanoseconds.
     pub(crate) run_ns: Option<u64>,
@@ -142,7 +142,7 @@ impl Pool {
             ended: 0,
             failed: 0,
             closed: None,
-            ending: false,
+            farewell: None,
             credit,
             run_ns: None,
             result_bytes: 0,
@@ -196,12 +196,12 @@ impl Pool {
     /// Whether it has tasks that more slots anywhere would start: in the queue, or at hosts ahead of theirs.
     pub(crate) fn is_hungry(&self) -> bool {
         let waiting = self.queue.len() + self.stock;
-        waiting > 0 && !self.ending && !self.credit.is_exhausted()
+        waiting > 0 && !self.is_ending() && !self.credit.is_exhausted()
     }
 
     /// Slots that it could use now.
     pub(crate) fn demand(&self) -> u64 {
-        if self.ending {
+        if self.is_ending() {
             return 0;
         }
         let tasks = self.queue.len_all() + self.granted;
@@ -241,6 +241,13 @@ impl Pool {
     /// Whether new tasks of this pool may be sent there.
     pub(crate) fn may_use(&self, id: HostId, host: &Host) -> bool {
         host.is_open()
+            && self.matches(host)
+            && self.shares.get(&id).is_none_or(|share| !share.unfit)
+    }
+
+    /// Whether new tasks may be sent there if it comes back before its lease has run out.
+    pub(crate) fn may_use_again(&self, id: HostId, host: &Host) -> bool {
+        host.may_come_back()
             && self.matches(host)
             && self.shares.get(&id).is_none_or(|share| !share.unfit)
     }
@@ -343,6 +350,11 @@ impl Pool {
         let left = self.credit.room_for_results().saturating_sub(out);
         let tasks = left.checked_div(self.result_bytes).unwrap_or(u64::MAX);
         usize::try_from(tasks).unwrap_or(usize::MAX)
+    }
+
+    /// Whether it is being ended before all of its tasks have.
+    pub(crate) fn is_ending(&self) -> bool {
+        self.farewell.is_some()
     }
 
     /// Whether every task that will ever come has ended.

@@ -15,7 +15,7 @@ use crate::{
     pool::Pool,
     queue::{Pending, Tries},
     ranges::Ranges,
-    retained::{Finished, Retained},
+    retained::{Farewell, Finished, Retained},
     share::Granted,
 };
 
@@ -95,7 +95,9 @@ impl CoordinatorCore {
             Fact::Cancelled { tasks, .. } => recover_cancelled(pool, &tasks),
             Fact::Resized { slots, .. } => pool.options.slots = slots,
             Fact::Closed { submitted, .. } => pool.closed = Some(submitted),
-            Fact::Ending { .. } => pool.ending = true,
+            Fact::Ending {
+                reason, refusal, ..
+            } => pool.farewell = Some(Farewell { reason, refusal }),
             Fact::Totals {
                 seen,
                 ended,
@@ -191,7 +193,7 @@ impl CoordinatorCore {
             return;
         };
         let shares: Vec<HostId> = pool.shares.keys().copied().collect();
-        let (client, ending, left) = (pool.client, pool.ending, pool.is_left());
+        let (client, ending, left) = (pool.client, pool.is_ending(), pool.is_left());
         for (_, (rows, _)) in pool.retained.iter() {
             let ran = rows.iter().filter(|row| row.attempt != Attempt::default());
             let ran = ran.filter(|row| self.hosts.contains_key(&row.host));
@@ -210,7 +212,7 @@ impl CoordinatorCore {
         }
         self.touched.insert(id);
         if ending {
-            self.begin_end(id);
+            self.wind_up(id);
         } else if !left && !self.clients.contains_key(&client) {
             self.end_with_its_client(id);
         }
@@ -233,7 +235,8 @@ impl CoordinatorCore {
         for pool in self.pools.values() {
             snapshot_pool(pool, &mut facts);
         }
-        for (&id, pool) in &self.finished {
+        let finished = self.finished.iter().filter(|(_, pool)| !pool.detached);
+        for (&id, pool) in finished {
             snapshot_finished(id, pool, &mut facts);
         }
         facts
@@ -274,7 +277,7 @@ fn pool_of(fact: &Fact) -> Option<PoolId> {
         | Fact::Cancelled { pool, .. }
         | Fact::Resized { pool, .. }
         | Fact::Closed { pool, .. }
-        | Fact::Ending { pool }
+        | Fact::Ending { pool, .. }
         | Fact::Totals { pool, .. } => Some(*pool),
         _ => None,
     }
@@ -435,7 +438,7 @@ fn snapshot_pool(pool: &Pool, facts: &mut Vec<Fact>) {
         pool: id,
         submitted,
     }));
-    facts.extend(pool.ending.then_some(Fact::Ending { pool: id }));
+    facts.extend(ending(id, pool.farewell.as_ref()));
 }
 
 /// The sums, without the results that are kept, and those behind them.
@@ -465,6 +468,14 @@ fn ended(pool: PoolId, retained: &Retained) -> impl Iterator<Item = Fact> + '_ {
             rows: rows.clone(),
             payloads: payloads.clone().into(),
         })
+}
+
+fn ending(pool: PoolId, farewell: Option<&Farewell>) -> Option<Fact> {
+    farewell.map(|farewell| Fact::Ending {
+        pool,
+        reason: farewell.reason.clone(),
+        refusal: farewell.refusal,
+    })
 }
 
 /// A single task with its past.
@@ -519,4 +530,5 @@ fn snapshot_finished(id: PoolId, pool: &Finished, facts: &mut Vec<Fact>) {
         pool: id,
         submitted: pool.ended,
     });
+    facts.extend(ending(id, pool.farewell.as_ref()));
 }

@@ -3,7 +3,10 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use fleetpool_proto::{ClientId, message::ResultRow};
+use fleetpool_proto::{
+    ClientId, PoolId,
+    message::{Refusal, ResultRow, ToClient},
+};
 
 /// Results that went out in one message.
 pub(crate) type Batch = (Vec<ResultRow>, Vec<Bytes>);
@@ -17,12 +20,38 @@ pub(crate) struct Retained {
     rows: u64,
 }
 
-/// A pool that is over, but for results that its client may not have.
+/// A pool that is over, of which its client may not know: what it would say of the pool again is out of date.
 #[derive(Debug)]
 pub(crate) struct Finished {
     pub(crate) client: ClientId,
+    /// Results that the client may not have.
     pub(crate) retained: Retained,
     pub(crate) ended: u64,
+    /// It was ended before all of its tasks had.
+    pub(crate) farewell: Option<Farewell>,
+    /// A successor need not know of it: its job's file says that it is over.
+    pub(crate) detached: bool,
+}
+
+/// Why a pool is ended before all of its tasks have.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Farewell {
+    /// For the client; empty: it knows.
+    pub(crate) reason: String,
+    /// The coordinator refuses to go on.
+    pub(crate) refusal: Option<Refusal>,
+}
+
+impl Farewell {
+    /// What the client is told before the pool's end.
+    pub(crate) fn message(&self, pool: PoolId) -> Option<ToClient> {
+        let reason = self.reason.clone();
+        match self.refusal {
+            Some(kind) => Some(ToClient::Refused { pool, reason, kind }),
+            None if reason.is_empty() => None,
+            None => Some(ToClient::Notice { pool, text: reason }),
+        }
+    }
 }
 
 impl Retained {
@@ -64,10 +93,6 @@ impl Retained {
                 self.batches.pop_front();
             }
         }
-    }
-
-    pub(crate) fn is_empty(&self) -> bool {
-        self.batches.is_empty()
     }
 
     /// Results in all of them.

@@ -97,7 +97,7 @@ fn end_attempt(
 fn may_retry(pool: &Pool, task: &Granted, outcome: Outcome) -> bool {
     let retries = pool.options.retries;
     !task.cancelled
-        && !pool.ending
+        && !pool.is_ending()
         && match outcome {
             Outcome::Failed | Outcome::TimedOut => task.tries.failed < retries.failed,
             Outcome::WorkerLost | Outcome::OutOfMemory => {
@@ -111,7 +111,7 @@ fn may_retry(pool: &Pool, task: &Granted, outcome: Outcome) -> bool {
 
 /// The task is over: its one outcome goes to the client.
 fn deliver(pool: &mut Pool, row: ResultRow, payload: Bytes) {
-    if pool.ending {
+    if pool.is_ending() {
         return;
     }
     pool.ended += 1;
@@ -170,7 +170,7 @@ pub(crate) fn requeue_unstarted(pool: &mut Pool, id: HostId, index: u64, now: Ti
 }
 
 fn put_back(pool: &mut Pool, task: Pending) {
-    if !pool.ending {
+    if !pool.is_ending() {
         pool.put_back(task);
     }
 }
@@ -192,7 +192,7 @@ pub(crate) fn lose_share(
     let Some(share) = pool.shares.get(&id) else {
         return;
     };
-    let waits = pool.options.waits_for_lost && !pool.reruns() && !pool.ending;
+    let waits = pool.options.waits_for_lost && !pool.reruns() && !pool.is_ending();
     if loser == Loser::Fenced && waits && !share.tasks.is_empty() {
         let may_run = share.may_run_still();
         pool.set_slots(id, host, 0, may_run);

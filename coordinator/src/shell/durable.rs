@@ -334,7 +334,10 @@ impl Owner {
 
     /// Keeps what a detached pool's tasks returned or printed.
     fn keep(&mut self, client: ClientId, message: ToClient) {
-        if let ToClient::Refused { .. } = &message {
+        if let ToClient::Refused { .. } | ToClient::Notice { .. } | ToClient::PoolEnded { .. } =
+            &message
+        {
+            // It may not have brought all of its tasks.
             self.send_client(client, message.clone());
         }
         let (Some(durable), Some(pool)) = (self.durable.as_mut(), jobs::kept_pool(&message)) else {

@@ -11,6 +11,7 @@ use fleetpool_proto::{
 use super::{
     engine::{Engine, ToCoordinator, What, client_id, host_id, us},
     plan::{Ending, PoolPlan},
+    resuming::Line,
     wire::{Lane, Parcel, decode, encode},
 };
 
@@ -21,28 +22,30 @@ const SUBMIT_MAX: u64 = 64;
 #[derive(Debug)]
 pub(super) struct Client {
     plan: PoolPlan,
-    pool: PoolId,
-    up: Lane,
+    pub(super) pool: PoolId,
+    pub(super) up: Lane,
     pub(super) down: Lane,
     /// Tasks it may have submitted in all.
     credit: u64,
     submitted: u64,
     closed: bool,
+    /// The coordinator said that the pool is over.
+    ended: bool,
     heard: u64,
     /// Tasks whose outcome has come, where they may come again.
     taken: BTreeSet<u64>,
     /// Messages of results that have come on this session: up to here, and some after that.
-    messages_upto: u64,
-    messages: BTreeSet<u64>,
-    /// Which of its sessions this is.
-    pub(super) session: u64,
+    pub(super) messages_upto: u64,
+    pub(super) messages: BTreeSet<u64>,
+    /// Its sessions.
+    pub(super) line: Line,
     /// What it would have to say again.
-    said: Vec<FromClient>,
+    pub(super) said: Vec<FromClient>,
     /// Tasks before this one need not be said again.
-    safe: u64,
+    pub(super) safe: u64,
     /// It has a `Consumed` to send.
     consuming: bool,
-    over: bool,
+    pub(super) over: bool,
 }
 
 /// What a client does, or is told.
@@ -68,11 +71,12 @@ impl Client {
             credit: 0,
             submitted: 0,
             closed: false,
+            ended: false,
             heard: 0,
             taken: BTreeSet::new(),
             messages_upto: 0,
             messages: BTreeSet::new(),
-            session: 0,
+            line: Line::default(),
             said: Vec::new(),
             safe: 0,
             consuming: false,
@@ -80,24 +84,8 @@ impl Client {
         }
     }
 
-    /// Its session is over, with all that was on its way.
-    pub(super) fn lose_session(&mut self) {
-        self.session += 1;
-        self.messages_upto = 0;
-        self.messages.clear();
-        (self.up, self.down) = Default::default();
-    }
-
-    /// What the coordinator may not have heard.
-    fn statement(&self) -> Vec<FromClient> {
-        let is_safe = |message: &FromClient| match message {
-            FromClient::Submit {
-                first, payloads, ..
-            } => first + payloads.items().len() as u64 <= self.safe,
-            _ => false,
-        };
-        let said = self.said.iter().filter(|message| !is_safe(message));
-        said.cloned().collect()
+    pub(super) fn is_without_outcomes(&self) -> bool {
+        self.heard == 0
     }
 
     /// What it still waits for.
@@ -119,7 +107,7 @@ impl Engine {
         let pool = self.clients[number].pool;
         match deed {
             Deed::Open => self.open(number),
-            Deed::Hear(session, _) if session != self.clients[number].session => {}
+            Deed::Hear(session, _) if !self.clients[number].hears(session) => {}
             Deed::Resume => self.client_resumes(number),
             Deed::Hear(_, parcel) => match decode(parcel) {
                 Ok(message) => self.client_hears(number, message),
@@ -148,9 +136,10 @@ impl Engine {
             Deed::Vanish => {
                 self.client_ends(number);
                 let delay = self.delay();
-                let session = self.clients[number].session;
+                let session = self.clients[number].line.session;
                 let sent = self.clients[number].up.send(self.now, delay, None);
-                if let Some((_, at)) = sent {
+                // One that is away is missed when its time is over.
+                if let Some((_, at)) = sent.filter(|_| self.clients[number].line.connected) {
                     let gone = ToCoordinator::ClientGone(number, session);
                     self.at(at, What::Coordinator(gone));
                 }
@@ -190,32 +179,6 @@ impl Engine {
         }
     }
 
-    fn client_connects(&mut self, number: usize, pools: Vec<PoolId>) {
-        let delay = self.delay();
-        let session = self.clients[number].session;
-        let sent = self.clients[number].up.send(self.now, delay, None);
-        if let Some((_, at)) = sent {
-            let connected = ToCoordinator::ClientConnected(number, session);
-            self.at(at, What::Coordinator(connected));
-        }
-        if self.durable {
-            self.client_sends(number, FromClient::Resume { pools });
-        }
-    }
-
-    fn client_resumes(&mut self, number: usize) {
-        let client = &self.clients[number];
-        if client.said.is_empty() || self.journal.down {
-            return;
-        }
-        let (pool, again) = (client.pool, client.statement());
-        self.clients[number].lose_session();
-        self.client_connects(number, vec![pool]);
-        for message in again {
-            self.client_sends(number, message);
-        }
-    }
-
     fn client_hears(&mut self, number: usize, message: ToClient) {
         match message {
             ToClient::Credit { tasks, .. } => {
@@ -250,11 +213,13 @@ impl Engine {
                 self.truth.refuse(pool);
                 self.clients[number].plan.ending = Ending::Terminate(std::time::Duration::ZERO);
             }
-            ToClient::PoolEnded { .. } => {
-                self.clients[number].closed = true;
-                self.finish_if_complete(number);
-                if self.clients[number].plan.ending != Ending::Close {
+            ToClient::PoolEnded { pool } => {
+                self.clients[number].ended = true;
+                let closes = self.clients[number].plan.ending == Ending::Close;
+                if !closes || self.truth.is_refused(pool) {
                     self.client_ends(number);
+                } else {
+                    self.finish_if_complete(number);
                 }
             }
             _ => {}
@@ -342,8 +307,11 @@ impl Engine {
         self.client_sends(number, message);
     }
 
-    fn client_sends(&mut self, number: usize, message: FromClient) {
-        let session = self.clients[number].session;
+    pub(super) fn client_sends(&mut self, number: usize, message: FromClient) {
+        if !self.clients[number].line.connected {
+            return;
+        }
+        let session = self.clients[number].line.session;
         let (parcel, has_body) = encode(message);
         let (delay, late) = (self.delay(), self.late(has_body));
         if let Some((_, at)) = self.clients[number].up.send(self.now, delay, late) {
@@ -356,12 +324,12 @@ impl Engine {
 
     fn finish_if_complete(&mut self, number: usize) {
         let client = &self.clients[number];
-        if client.closed && client.heard == client.plan.tasks {
+        if client.ended && client.heard == client.plan.tasks {
             self.client_ends(number);
         }
     }
 
-    fn client_ends(&mut self, number: usize) {
+    pub(super) fn client_ends(&mut self, number: usize) {
         if std::mem::replace(&mut self.clients[number].over, true) {
             return;
         }

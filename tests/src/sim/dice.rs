@@ -43,7 +43,7 @@ impl World {
             let faults = dice.pick(&[0, 2, 8, 20]);
             for _ in 0..faults {
                 let at = Duration::from_millis(dice.within(0..TROUBLED_MS));
-                let fault = fault_of_chance(&mut dice, world.hosts.len() as u64);
+                let fault = fault_of_chance(&mut dice, world.hosts.len(), world.pools.len());
                 world.faults.push((at, fault));
             }
         }
@@ -120,10 +120,14 @@ fn pool_of_chance(dice: &mut Chance, quiet: bool) -> PoolPlan {
     plan
 }
 
-fn fault_of_chance(dice: &mut Chance, hosts: u64) -> Fault {
-    let host = host_id(usize::try_from(dice.within(0..hosts)).unwrap_or_default());
+fn fault_of_chance(dice: &mut Chance, hosts: usize, clients: usize) -> Fault {
+    let one_of = |dice: &mut Chance, all: usize| {
+        usize::try_from(dice.within(0..all as u64)).unwrap_or_default()
+    };
+    let host = host_id(one_of(dice, hosts));
+    let client = one_of(dice, clients);
     let ms = |dice: &mut Chance, most| Duration::from_millis(dice.within(1..most));
-    match dice.within(0..12) {
+    match dice.within(0..16) {
         0..3 => Fault::Break(host),
         3..6 => Fault::Cut {
             host,
@@ -147,6 +151,11 @@ fn fault_of_chance(dice: &mut Chance, hosts: u64) -> Fault {
             host,
             lasts: ms(dice, 10_000),
         },
+        10..13 => Fault::LoseClient {
+            client,
+            lasts: ms(dice, 25_000),
+        },
+        13 => Fault::CancelJob { client },
         _ => Fault::KillCoordinator {
             power: dice.once_in(4),
             lasts: ms(dice, 20_000),

@@ -73,6 +73,7 @@ pub(super) enum ToCoordinator {
     FromAgent(usize, SessionNo, u64, Parcel),
     ClientConnected(usize, u64),
     FromClient(usize, u64, Parcel),
+    ClientAway(usize, u64),
     ClientGone(usize, u64),
 }
 
@@ -360,15 +361,13 @@ impl Engine {
                     }
                 }
             }
-            ToCoordinator::ClientConnected(client, session)
-            | ToCoordinator::FromClient(client, session, _)
-            | ToCoordinator::ClientGone(client, session)
-                if session != self.clients[client].session => {}
-            ToCoordinator::ClientConnected(client, _) => {
-                let user = format!("user{client}");
-                let client = client_id(client);
-                self.tell_coordinator(Event::ClientConnected { client, user });
+            ToCoordinator::ClientConnected(client, session) => {
+                self.client_is_here(client, session);
             }
+            ToCoordinator::ClientAway(client, session) => self.client_is_away(client, session),
+            ToCoordinator::FromClient(client, session, _)
+            | ToCoordinator::ClientGone(client, session)
+                if !self.clients[client].is_heard(session, self.now) => {}
             ToCoordinator::FromClient(client, _, parcel) => match decode(parcel) {
                 Ok(message) => {
                     if let FromClient::Submit { pool, payloads, .. } = &message {
@@ -456,8 +455,10 @@ impl Engine {
         let Some(client) = self.clients.get_mut(number) else {
             return;
         };
+        let Some(session) = client.line.heard else {
+            return;
+        };
         if let Some((_, at)) = client.down.send(self.now, delay, late) {
-            let session = client.session;
             self.at(at, What::Client(number, Deed::Hear(session, parcel)));
         }
     }

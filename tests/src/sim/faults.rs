@@ -7,6 +7,7 @@ use fleetpool_proto::HostId;
 
 use super::{
     agents::Mail,
+    clients::Deed,
     engine::{Engine, ToCoordinator, What, us},
     plan::Fault,
     workers::ToWorker,
@@ -21,13 +22,14 @@ impl Fault {
     /// How long the world is not itself.
     pub(super) fn lasts(&self) -> Duration {
         match *self {
-            Self::Break(_) => Duration::ZERO,
+            Self::Break(_) | Self::CancelJob { .. } => Duration::ZERO,
             Self::Cut { lasts, .. }
             | Self::PowerCut { lasts, .. }
             | Self::KillAgent { lasts, .. }
             | Self::Pause { lasts, .. }
             | Self::Cordon { lasts, .. }
-            | Self::KillCoordinator { lasts, .. } => lasts,
+            | Self::KillCoordinator { lasts, .. }
+            | Self::LoseClient { lasts, .. } => lasts,
         }
     }
 
@@ -40,7 +42,9 @@ impl Fault {
             | Self::Pause { host, .. }
             | Self::Cordon { host, .. } => host,
             // The first stands for all.
-            Self::KillCoordinator { .. } => HostId(0),
+            Self::KillCoordinator { .. } | Self::LoseClient { .. } | Self::CancelJob { .. } => {
+                HostId(0)
+            }
         };
         number as usize
     }
@@ -54,6 +58,8 @@ impl Fault {
             Self::Pause { .. } => "pause",
             Self::Cordon { .. } => "cordon",
             Self::KillCoordinator { .. } => "kill coordinator",
+            Self::LoseClient { .. } => "lose client",
+            Self::CancelJob { .. } => "cancel job",
         }
     }
 }
@@ -62,9 +68,12 @@ impl Engine {
     pub(super) fn strike(&mut self, fault: Fault) {
         let host = fault.host();
         let up = self.hosts[host].core.is_some() && !self.hosts[host].paused;
-        let on_the_host = !matches!(
+        let on_the_host = matches!(
             fault,
-            Fault::Cut { .. } | Fault::Cordon { .. } | Fault::KillCoordinator { .. }
+            Fault::Break(_)
+                | Fault::PowerCut { .. }
+                | Fault::KillAgent { .. }
+                | Fault::Pause { .. }
         );
         if on_the_host && !up {
             return;
@@ -81,6 +90,8 @@ impl Engine {
             Fault::Pause { lasts, .. } => self.pause(host, lasts),
             Fault::Cordon { host, .. } => self.tell_coordinator(Event::Cordon { host, on: true }),
             Fault::KillCoordinator { power, .. } => self.kill_coordinator(power),
+            Fault::LoseClient { client, .. } => self.lose_client(client),
+            Fault::CancelJob { client } => self.cancel_job(client),
         }
         if fault.lasts() > Duration::ZERO {
             self.after(us(fault.lasts()), What::Healed(fault));
@@ -91,7 +102,8 @@ impl Engine {
         let number = fault.host();
         self.trace.tell(self.now, || format!("healed: {fault:?}"));
         match fault {
-            Fault::Break(_) | Fault::Cut { .. } => {}
+            Fault::Break(_) | Fault::Cut { .. } | Fault::CancelJob { .. } => {}
+            Fault::LoseClient { client, .. } => self.client_does(client, Deed::Resume),
             Fault::PowerCut { .. } | Fault::KillAgent { .. } => {
                 let host = &mut self.hosts[number];
                 if host.core.is_none() {
@@ -106,6 +118,20 @@ impl Engine {
             }
             Fault::Cordon { host, .. } => self.tell_coordinator(Event::Cordon { host, on: false }),
             Fault::KillCoordinator { .. } => self.start_coordinator(),
+        }
+    }
+
+    fn cancel_job(&mut self, client: usize) {
+        if self.journal.down {
+            // An operator who finds nobody there tries again.
+            let again = What::Fault(Fault::CancelJob { client });
+            return self.after(us(Duration::from_secs(1)), again);
+        }
+        let pool = self.clients[client].pool;
+        if self.coordinator.jobs().iter().any(|job| job.id == pool) {
+            self.truth.refuse(pool);
+            let reason = "an operator has cancelled it".to_owned();
+            self.tell_coordinator(Event::EndPool { pool, reason });
         }
     }
 

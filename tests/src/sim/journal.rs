@@ -104,7 +104,8 @@ impl Engine {
         self.coordinator_stirred = false;
         self.end_all_sessions();
         for number in 0..self.clients.len() {
-            self.clients[number].lose_session();
+            self.clients[number].lose_session(self.now, self.now);
+            self.clients[number].line.heard = None;
         }
     }
 

@@ -17,6 +17,7 @@
 //! - `timeline`: what is to happen, by its time;
 //! - `wire`: sessions and how they go wrong;
 //! - `agents`, `workers`, `clients`: the shells around the cores;
+//! - `resuming`: clients whose sessions are lost, and who come back;
 //! - `journal`: a coordinator that is killed, and its successor;
 //! - `truth`: what happens in fact, and whether it may.
 
@@ -27,6 +28,7 @@ mod engine;
 mod faults;
 mod journal;
 mod plan;
+mod resuming;
 mod timeline;
 mod trace;
 mod truth;

@@ -109,6 +109,10 @@ pub(super) enum Fault {
     /// The coordinator is killed, and another one reads its journal. With `power` its machine is: the end of the journal is
     /// lost as far as it was not on disk.
     KillCoordinator { power: bool, lasts: Duration },
+    /// A client's session ends, and it is back after that.
+    LoseClient { client: usize, lasts: Duration },
+    /// An operator cancels a client's pool.
+    CancelJob { client: usize },
 }
 
 /// A bug that is planted in one of the cores, for the simulator to find.
@@ -180,8 +184,13 @@ impl PoolPlan {
 impl World {
     /// Whether its coordinator has a journal.
     pub(super) fn is_durable(&self) -> bool {
-        let kills = |(_, fault): &(Duration, Fault)| matches!(fault, Fault::KillCoordinator { .. });
-        self.faults.iter().any(kills)
+        let resumes = |(_, fault): &(Duration, Fault)| {
+            matches!(
+                fault,
+                Fault::KillCoordinator { .. } | Fault::LoseClient { .. }
+            )
+        };
+        self.faults.iter().any(resumes)
     }
 
     /// Whether its coordinator's machine loses its power.
@@ -230,6 +239,15 @@ impl World {
         self
     }
 
+    /// The host cannot start workers.
+    #[must_use]
+    pub fn unfit(mut self, HostId(number): HostId) -> Self {
+        if let Some(host) = self.hosts.get_mut(number as usize) {
+            host.unfit = true;
+        }
+        self
+    }
+
     /// A client submits so many commands to a pool of its own.
     #[must_use]
     pub fn submit(mut self, tasks: u64) -> Self {
@@ -271,6 +289,12 @@ impl World {
             failed: 0,
         };
         self.with_pool(|pool| pool.options.retries = retries)
+    }
+
+    /// … to a pool that is opened then.
+    #[must_use]
+    pub fn opening(self, time: Duration) -> Self {
+        self.with_pool(|pool| pool.opened_at = time)
     }
 
     /// … each on a host of its own.
@@ -407,6 +431,20 @@ impl World {
     pub fn reset_coordinators_machine(self) -> Self {
         let (power, lasts) = (true, Duration::from_secs(1));
         self.fault(Fault::KillCoordinator { power, lasts })
+    }
+
+    /// The session of the last pool's client is lost; it is back after that time.
+    #[must_use]
+    pub fn lose_client(self, lasts: Duration) -> Self {
+        let client = self.pools.len() - 1;
+        self.fault(Fault::LoseClient { client, lasts })
+    }
+
+    /// An operator cancels the last pool.
+    #[must_use]
+    pub fn cancel_job(self) -> Self {
+        let client = self.pools.len() - 1;
+        self.fault(Fault::CancelJob { client })
     }
 
     /// One of the cores has a bug.

@@ -326,7 +326,15 @@ impl Truth {
         self.pools.values().map(|pool| pool.sum.delivered).sum()
     }
 
-    /// The pool's client was told that it cannot be served: no outcomes are due.
+    /// Whether no outcomes of the pool are due.
+    pub(super) fn is_refused(&self, pool: PoolId) -> bool {
+        let refused = Ending::Vanish(std::time::Duration::ZERO);
+        self.pools
+            .get(&pool)
+            .is_some_and(|pool| pool.sum.plan.ending == refused)
+    }
+
+    /// The pool cannot be served, or was cancelled: no outcomes are due.
     pub(super) fn refuse(&mut self, pool: PoolId) {
         if let Some(pool) = self.pools.get_mut(&pool) {
             pool.sum.plan.ending = Ending::Vanish(std::time::Duration::ZERO);
