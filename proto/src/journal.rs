@@ -25,6 +25,13 @@ pub enum Fact {
         /// Version of its build, for people.
         build: String,
     },
+    /// Leases that hosts hold are no longer than that, and were renewed before this was written.
+    Lease {
+        /// In milliseconds.
+        ms: u64,
+        /// The coordinator stops on purpose, and grants nothing any more.
+        stopping: bool,
+    },
     /// A name belongs to a host, and to whoever proved to be it.
     Name {
         /// The host.
@@ -247,6 +254,7 @@ impl Message for Fact {
     fn name(&self) -> &'static str {
         match self {
             Self::Begin { .. } => "begin",
+            Self::Lease { .. } => "lease",
             Self::Name { .. } => "name",
             Self::Client { .. } => "client",
             Self::Host { .. } => "host",

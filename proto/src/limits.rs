@@ -140,6 +140,9 @@ pub const GROUPS_IN_WORD_MAX: usize = 1000;
 
 /// An agent's right to its slots lasts this long after it *sent* the renewal that was answered.
 pub const LEASE: Duration = Duration::from_secs(30);
+/// How long agents and clients wait, at least, for a coordinator that was stopped on purpose. Its successor waits as long, and for the
+/// margins of that, before it grants again what hosts had that are not back.
+pub const PLANNED_STOP: Duration = Duration::from_mins(10);
 /// Leases that a client which has lost its session without a word, or whose coordinator was started again, may take to come back
 /// before its pools are ended. (A client that was killed is known to be gone at once, by its lifeline.)
 pub const CLIENT_GRACE_LEASES: u32 = 2;

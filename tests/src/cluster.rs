@@ -11,6 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
 use tempfile::TempDir;
 
 /// How long anything may take that is waited for here.
@@ -147,6 +151,16 @@ impl Cluster {
         self.coordinator.kill().expect("it runs");
         let status = self.coordinator.wait().expect("it is our child");
         assert_eq!(status.code(), None, "it ended by itself\n{}", self.logs());
+    }
+
+    /// Tells the coordinator to end, and waits until it has.
+    ///
+    /// # Panics
+    /// When it does not, or not well.
+    pub fn stop_coordinator(&mut self) {
+        let pid = i32::try_from(self.coordinator_pid()).expect("a pid");
+        kill(Pid::from_raw(pid), Signal::SIGTERM).expect("it runs");
+        assert_eq!(self.coordinator_end(), Some(0), "{}", self.logs());
     }
 
     /// Starts another coordinator on the folder and port of the one that has ended, and waits until it listens.

@@ -153,6 +153,35 @@ fn g10_tasks_run_on_while_the_coordinator_is_away_and_exec_runs_nothing_twice() 
     }
 }
 
+/// Longer than the lease, and than clients wait for a coordinator that was killed.
+#[test]
+fn g10_a_coordinator_that_is_stopped_on_purpose_costs_no_task_however_long_that_takes() {
+    let mut cluster = Cluster::start_with_lease(1, 2, "1s");
+    let ran = tempfile::tempdir().expect("a folder");
+    let note = format!(
+        "cd {}; echo began >> {{}}; until [ -e go ]; do sleep 0.02; done; echo done {{}}",
+        ran.path().display()
+    );
+    let mut command = cluster.client();
+    command.args(["map", "-k", "--shell", &note, ":::", "1", "2"]);
+    let client = Client::start(&mut command);
+    let began = |task: &str| fs::read_to_string(ran.path().join(task)).unwrap_or_default();
+    cluster.until("both have begun", |_| {
+        ["1", "2"].iter().all(|task| !began(task).is_empty())
+    });
+    cluster.stop_coordinator();
+    sleep(Duration::from_secs(5));
+    cluster.start_again();
+    cluster.await_hosts(1);
+    fs::write(ran.path().join("go"), "").expect("written");
+    let (lines, status) = client.end();
+    assert_eq!((lines.join(" ").as_str(), status), ("done 1 done 2", 0));
+    assert_eq!(
+        (began("1"), began("2")),
+        ("began\n".into(), "began\n".into())
+    );
+}
+
 #[test]
 fn g4_a_client_that_was_away_when_its_job_was_cancelled_is_told() {
     let mut cluster = Cluster::start(1, 1);

@@ -130,6 +130,43 @@ fn g5_a_successor_that_is_killed_while_it_waits_for_fences_has_one_that_waits_to
     }
 }
 
+/// The coordinator's machine is worked on for longer than leases, with tasks that are as long.
+#[test]
+fn g10_a_coordinator_that_is_stopped_on_purpose_costs_no_task() {
+    for seed in 0..100 {
+        let s = Duration::from_secs;
+        let world = World::new(seed).hosts(3).slots(4).submit(40);
+        let world = world.lasting(Lengths::Between(s(50), s(200)));
+        let summary = world.at(s(60)).stop_coordinator(s(300)).run();
+        assert_eq!((summary.delivered, summary.begun), (40, 40), "seed {seed}");
+    }
+}
+
+#[test]
+fn g1_what_a_host_runs_that_was_cut_off_while_the_coordinator_was_stopped_is_waited_for() {
+    for seed in 0..100 {
+        let s = Duration::from_secs;
+        let world = World::new(seed).hosts(3).slots(4).submit(40);
+        let world = world.lasting(Lengths::Between(s(50), s(900)));
+        let world = world.at(s(20)).stop_coordinator(s(30)).at(s(30));
+        let world = world.partition(host(0), s(1000)).at(s(60));
+        let summary = world.kill_coordinator().run();
+        assert_eq!(summary.delivered, 40, "seed {seed}");
+    }
+}
+
+#[test]
+fn g1_leases_are_short_again_when_the_coordinator_is_back() {
+    for seed in 0..100 {
+        let s = Duration::from_secs;
+        let world = World::new(seed).hosts(3).slots(4).submit(40);
+        let world = world.lasting(Lengths::Between(s(50), s(900)));
+        let world = world.at(s(20)).stop_coordinator(s(30));
+        let summary = world.at(s(70)).partition(host(0), s(500)).run();
+        assert_eq!(summary.delivered, 40, "seed {seed}");
+    }
+}
+
 #[test]
 fn g4_a_client_that_was_away_hears_that_its_job_was_cancelled() {
     for seed in 0..100 {

@@ -178,6 +178,7 @@ impl AgentCore {
         }
         match message {
             ToAgent::Renewed { renewal } => self.on_renewed(renewal),
+            ToAgent::Stopping { lease_ms } => self.on_coordinator_stopping(lease_ms),
             ToAgent::OpenPool { pool, options } => self.on_open_pool(pool, options),
             ToAgent::ClosePool { pool } => self.on_close_pool(pool),
             ToAgent::Define { pool, spec, body } => self.on_define(pool, spec, body),

@@ -72,6 +72,8 @@ pub(crate) struct Lease {
     rtt_us: u64,
     /// A renewal of this session has been answered.
     answered: bool,
+    /// When the last renewal that was answered was sent.
+    renewed_at: Timestamp,
 }
 
 impl Lease {
@@ -114,6 +116,9 @@ impl AgentCore {
     ) {
         self.on_link_down();
         self.lease.length = Duration::from_millis(lease_ms);
+        // A lease that a coordinator has made longer when it stopped: this one goes by what it hears of this session.
+        let end = self.now + self.lease.length;
+        self.lease.end = self.lease.end.map(|longer| longer.min(end));
         self.lease.answered = false;
         self.lease.since = self.now;
         self.wall = WallClock {
@@ -198,6 +203,13 @@ impl AgentCore {
             self.dirty.extend(self.pools.keys());
         }
         self.lease.end = self.lease.end.max(Some(end));
+        self.lease.renewed_at = sent;
+    }
+
+    /// The lease is longer from now on, if there is one: until the next session begins.
+    pub(crate) fn on_coordinator_stopping(&mut self, lease_ms: u64) {
+        let end = self.lease.renewed_at + Duration::from_millis(lease_ms);
+        self.lease.end = self.lease.end.map(|shorter| shorter.max(end));
     }
 
     /// A coordinator that has heard `Register` opens all its pools again before it answers the first renewal: those

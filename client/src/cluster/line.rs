@@ -11,7 +11,7 @@ use std::{
 
 use fleetpool_net::{ConnectError, Receiver, Sender, Session};
 use fleetpool_proto::{
-    ClientId, Frame, Message as _, PoolId, message::FromClient, version::Welcome,
+    ClientId, Frame, Message as _, PoolId, message::FromClient, time::millis, version::Welcome,
 };
 use tokio::{
     sync::{Notify, watch},
@@ -35,6 +35,8 @@ pub(crate) struct Line {
     /// This side is done: no session follows.
     closed: AtomicBool,
     losses: AtomicU64,
+    /// How long the coordinator has asked to be waited for, in milliseconds.
+    patience_ms: AtomicU64,
     again: Option<Again>,
     /// A pool was told to end now.
     pub(crate) terminated: Notify,
@@ -68,6 +70,7 @@ impl Line {
             current: watch::channel(Some(sender)).0,
             closed: AtomicBool::new(false),
             losses: AtomicU64::new(0),
+            patience_ms: AtomicU64::new(0),
             again,
             terminated: Notify::new(),
         };
@@ -112,6 +115,11 @@ impl Line {
         self.losses.load(Ordering::Acquire)
     }
 
+    /// The next loss of the session is waited out for at least that long.
+    pub(crate) fn wait_longer(&self, time: Duration) {
+        self.patience_ms.store(millis(time), Ordering::Release);
+    }
+
     /// Whether another session may follow.
     pub(crate) fn goes_on(&self) -> bool {
         self.resumes() && !self.closed.load(Ordering::Acquire)
@@ -126,7 +134,8 @@ impl Line {
         self.current.send_replace(None);
         let again = self.again.as_ref().ok_or_else(String::new)?;
         let client = again.client;
-        let deadline = Instant::now() + again.grace;
+        let patience = Duration::from_millis(self.patience_ms.swap(0, Ordering::AcqRel));
+        let deadline = Instant::now() + again.grace.max(patience);
         let mut pause = PAUSE_MIN;
         let (mut why, mut refused) = (String::new(), None);
         while !self.closed.load(Ordering::Acquire) {

@@ -258,6 +258,7 @@ impl Shared {
             ToClient::Host { host, name } => self.hosts.insert(host, name),
             ToClient::Answer { question, answer } => self.on_answer(question, answer),
             ToClient::NeedContent { hash } => self.on_need_content(hash),
+            ToClient::Stopping { wait_ms } => self.line.wait_longer(Duration::from_millis(wait_ms)),
             ToClient::PoolEnded { pool } => {
                 if self.on_pool_ended(pool) {
                     self.finish(pool).await;

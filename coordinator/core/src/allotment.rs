@@ -120,7 +120,8 @@ fn tell_allot(pool: &mut Pool, id: HostId, host: &Host, outbox: &mut Outbox) {
     let Some(share) = pool.shares.get_mut(&id) else {
         return;
     };
-    if host.session.is_none() {
+    // One that has not registered yet is told then: it may have a new life, in which the pool has nothing of it.
+    if !host.is_up() {
         return;
     }
     if !share.opened {

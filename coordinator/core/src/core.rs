@@ -1,6 +1,9 @@
 //! The scheduler's state, and how events reach it and actions leave it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use fleetpool_proto::{ClientId, HostId, PoolId, Timestamp};
 
@@ -57,6 +60,8 @@ pub struct CoordinatorCore {
     pub(crate) outputs_owed: BTreeMap<HostId, PoolId>,
     /// Before then nothing is granted: hosts may still run what nobody here knows of.
     pub(crate) settled_at: Timestamp,
+    /// Leases that a predecessor's hosts may hold, and until when; `None`: they are no longer than this one's.
+    pub(crate) older_leases: Option<(Duration, Timestamp)>,
     pub(crate) now: Timestamp,
 }
 
@@ -91,11 +96,13 @@ impl CoordinatorCore {
             Event::Cordon { host, on } => self.on_cordon(host, on),
             Event::Retire { host, ended } => self.on_retire(host, ended),
             Event::EndPool { pool, reason } => self.on_end_pool(pool, reason),
+            Event::Stop => self.on_stop(),
             Event::Tick => {}
         }
         self.pass_deadlines();
         self.pass_absences();
         self.settle_down();
+        self.pass_older_leases();
     }
 
     /// Grants from now on, if it is time.
@@ -121,7 +128,9 @@ impl CoordinatorCore {
         let host = self.deadlines.first().map(|&(at, _)| at);
         let client = self.absences.first().map(|&(at, _)| at);
         let settled = self.is_settling().then_some(self.settled_at);
-        host.into_iter().chain(client).chain(settled).min()
+        let leases = self.older_leases.map(|(_, until)| until);
+        let times = host.into_iter().chain(client);
+        times.chain(settled).chain(leases).min()
     }
 
     /// Sets when a host is to be looked at next.

@@ -81,6 +81,8 @@ pub enum Event {
         /// Told to its client.
         reason: String,
     },
+    /// The coordinator stops on purpose: nothing is granted any more, and leases become longer.
+    Stop,
     /// `poll_timeout`'s time has come.
     Tick,
 }
@@ -146,6 +148,7 @@ impl Event {
             Self::Cordon { .. } => "cordon",
             Self::Retire { .. } => "retire",
             Self::EndPool { .. } => "end_pool",
+            Self::Stop => "stop",
             Self::Tick => "tick",
         }
     }

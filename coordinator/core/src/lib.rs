@@ -28,6 +28,7 @@ mod recovery;
 mod retained;
 mod settle;
 mod share;
+mod stop;
 mod views;
 
 #[cfg(feature = "planted-bugs")]

@@ -1,5 +1,7 @@
 //! The life of a host: its agent comes, registers, renews its lease, leaves, and is lost when it does not renew.
 
+use std::time::Duration;
+
 use fleetpool_proto::{
     HostId, PoolId, Timestamp,
     journal::Fact,
@@ -122,7 +124,12 @@ impl CoordinatorCore {
     }
 
     pub(crate) fn renew_lease(&mut self, id: HostId) {
-        let fenced_at = self.now + self.options.fence_after();
+        self.wait_for_lease(id, self.options.lease);
+    }
+
+    /// The host may have a lease of that length from now.
+    pub(crate) fn wait_for_lease(&mut self, id: HostId, lease: Duration) {
+        let fenced_at = self.now + self.options.fence_after(lease);
         let gone_at = self.now + self.options.lost_after;
         let Some(host) = self.hosts.get_mut(&id) else {
             return;

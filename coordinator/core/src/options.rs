@@ -62,13 +62,13 @@ pub enum PlantedBug {
 }
 
 impl Options {
-    /// How long after a renewal was received the host counts as fenced.
-    pub(crate) fn fence_after(&self) -> Duration {
+    /// How long after a renewal was received a host with a lease of that length counts as fenced.
+    pub(crate) fn fence_after(&self, lease: Duration) -> Duration {
         #[cfg(feature = "planted-bugs")]
         if self.planted == Some(PlantedBug::NoLeaseMargin) {
-            return self.lease / 2;
+            return lease / 2;
         }
-        self.lease + self.lease / 10 + self.lease_margin
+        lease + lease / 10 + self.lease_margin
     }
 
     pub(crate) fn checks_attempts(&self) -> bool {

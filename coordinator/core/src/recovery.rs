@@ -1,6 +1,8 @@
 //! From facts back to a scheduler: what a predecessor wrote down is taken in, one by one, and then its hosts and clients
 //! are waited for. And the other way: a scheduler as facts, so that a journal need not grow for ever.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use fleetpool_proto::{
     Attempt, ClientId, HostId, Payloads, PoolId, SpecId, Timestamp,
@@ -17,6 +19,7 @@ use crate::{
     ranges::Ranges,
     retained::{Farewell, Finished, Retained},
     share::Granted,
+    stop::lease,
 };
 
 impl CoordinatorCore {
@@ -26,6 +29,11 @@ impl CoordinatorCore {
         match fact {
             // The shell's.
             Fact::Begin { .. } | Fact::Name { .. } | Fact::Client { .. } => {}
+            Fact::Lease { ms, .. } => {
+                let length = Duration::from_millis(ms);
+                let longer = length > self.options.lease;
+                self.older_leases = longer.then_some((length, Timestamp::default()));
+            }
             Fact::Host { host, facts } => {
                 let host = self.hosts.entry(host).or_default();
                 host.facts = *facts;
@@ -157,15 +165,20 @@ impl CoordinatorCore {
     /// nothing is granted before they have fenced it, and attempts get numbers that none of those has.
     pub fn recovered(&mut self, now: Timestamp, clients: &[ClientId], gap: bool) {
         self.now = self.now.max(now);
+        let fence = self.older_fence();
+        if let Some((_, until)) = &mut self.older_leases {
+            *until = self.now + fence;
+        }
         if gap {
-            self.settled_at = self.now + self.options.fence_after();
+            self.settled_at = self.now + fence;
             for pool in self.pools.values_mut() {
                 pool.attempts_after = Attempt(highest_attempt(pool).0 + ATTEMPTS_UNKNOWN_MAX);
             }
         }
+        let length = self.older_lease();
         let hosts: Vec<HostId> = self.hosts.keys().copied().collect();
         for id in hosts {
-            self.renew_lease(id);
+            self.wait_for_lease(id, length);
             if let Some(host) = self.hosts.get_mut(&id) {
                 host.output_due = Some(u64::MAX);
             }
@@ -221,7 +234,7 @@ impl CoordinatorCore {
     /// All that a successor needs to know, as if it had just been written down.
     #[must_use]
     pub fn snapshot(&self) -> Vec<Fact> {
-        let mut facts = Vec::new();
+        let mut facts = vec![lease(self.older_lease(), false)];
         for (&id, host) in &self.hosts {
             let known = Box::new(host.facts.clone());
             facts.push(Fact::Host {

@@ -1,10 +1,9 @@
 //! What people see of the fleet.
 
-use std::time::Duration;
-
 use fleetpool_proto::{
     PoolId, Timestamp,
     selector::Selector,
+    time::millis,
     view::{HostView, JobView, StatusView},
 };
 
@@ -100,10 +99,6 @@ impl CoordinatorCore {
             ..StatusView::default()
         }
     }
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn state_name(host: &Host) -> &'static str {

@@ -88,6 +88,11 @@ impl Durable {
         self.journal.write()
     }
 
+    /// Whether something is done when the disk has what was written.
+    pub(super) fn waits_for_disk(&self) -> bool {
+        !self.gated.is_empty()
+    }
+
     pub(super) fn familiar(&mut self, client: ClientId) -> Option<&mut Familiar> {
         self.clients.get_mut(&client)
     }
@@ -126,11 +131,12 @@ impl Owner {
     ) -> Result<(), JournalError> {
         let mut clients = BTreeMap::new();
         let mut booted = None;
-        let reserved = self.now + self.options.fence();
+        let mut names = Vec::new();
+        let mut was_stopped = false;
         let now = self.now;
         let facts = folder.read(|fact| match fact {
             Fact::Begin { boot_id, .. } => booted = Some(boot_id),
-            Fact::Name { .. } => self.names.restore(reserved, &fact),
+            Fact::Name { .. } => names.push(fact),
             Fact::Client {
                 client,
                 id,
@@ -146,11 +152,22 @@ impl Owner {
                 };
                 clients.insert(client, familiar);
             }
-            fact => self.core.recover(now, fact),
+            fact => {
+                if let Fact::Lease { stopping, .. } = fact {
+                    was_stopped = stopping;
+                }
+                self.core.recover(now, fact);
+            }
         })?;
+        let reserved = now + self.core.older_fence();
+        for name in &names {
+            self.names.restore(reserved, name);
+        }
         let known: Vec<ClientId> = clients.keys().copied().collect();
-        // What a process wrote survives it; a machine that went down, or a disk that refused, may have lost the last of it.
-        let gap = booted.is_some_and(|boot| boot != super::clock::boot_id()) || folder.is_doubted();
+        // What a process wrote survives it; a machine that went down, or a disk that refused, may have lost the last of it. One that
+        // was stopped on purpose granted nothing behind that.
+        let boot = booted.is_some_and(|boot| boot != super::clock::boot_id());
+        let gap = boot && !was_stopped || folder.is_doubted();
         if gap {
             folder.doubt()?;
         }
@@ -266,7 +283,7 @@ impl Owner {
         }
         match action {
             Action::ToAgent { message, .. } => match message {
-                ToAgent::Ack { .. } => true,
+                ToAgent::Ack { .. } | ToAgent::Stopping { .. } => true,
                 ToAgent::Grant { pool, .. } => !self.core.may_rerun(*pool),
                 _ => false,
             },

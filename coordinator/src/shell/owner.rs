@@ -119,8 +119,19 @@ pub(crate) struct Owner {
     pub(super) next_session: SessionNo,
     pub(super) next_client: u64,
     /// Set when it is told to stop.
-    stopping: Option<oneshot::Sender<()>>,
+    pub(super) stopping: Option<Stopping>,
 }
+
+/// A stop on purpose.
+pub(super) struct Stopping {
+    reason: String,
+    done: oneshot::Sender<()>,
+    /// It waits no longer for its disk.
+    pub(super) until: Timestamp,
+}
+
+/// How long a coordinator that is told to stop waits for its disk to hold what it promises.
+const STOP_MAX: Duration = Duration::from_secs(2);
 
 impl Owner {
     pub(crate) fn new(
@@ -157,7 +168,7 @@ impl Owner {
         let timer = sleep_until(Instant::now());
         tokio::pin!(timer);
         let mut timer_at = None;
-        while self.stopping.is_none() && self.failed.is_none() {
+        while !self.is_stopped() && self.failed.is_none() {
             if self.is_stuck() {
                 self.stand_still(&mut inbox).await;
                 continue;
@@ -184,13 +195,25 @@ impl Owner {
         if let Some((reason, failure)) = self.failed.take().zip(self.failure.take()) {
             failure.send(reason).ok();
         }
-        if let Some(done) = self.stopping.take() {
+        if let Some(Stopping { reason, done, .. }) = self.stopping.take() {
+            for (_, live) in self.sessions.places() {
+                live.out.close(&reason);
+            }
             // Each session gives its peer a bounded time to hear the goodbye.
             for (_, live) in self.sessions.places() {
                 live.out.finished().await;
             }
             done.send(()).ok();
         }
+    }
+
+    /// Whether it was told to stop, and has told its peers what its disk holds.
+    fn is_stopped(&self) -> bool {
+        self.stopping.as_ref().is_some_and(|stopping| {
+            let durable = self.durable.as_ref();
+            let waits = durable.is_some_and(Durable::waits_for_disk) && !self.is_stuck();
+            !waits || clock::now() >= stopping.until
+        })
     }
 
     /// Takes in what has come, then does what it led to.
@@ -270,10 +293,16 @@ impl Owner {
                 reply.send(self.counters.all()).ok();
             }
             Input::Stop { reason, done } => {
-                for (_, live) in self.sessions.places() {
-                    live.out.close(&reason);
+                let until = self.now + STOP_MAX;
+                self.stopping = Some(Stopping {
+                    reason,
+                    done,
+                    until,
+                });
+                // What cannot be written down cannot be promised.
+                if !self.is_stuck() {
+                    self.tell_core(Event::Stop);
                 }
-                self.stopping = Some(done);
             }
         }
     }

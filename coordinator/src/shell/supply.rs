@@ -15,7 +15,8 @@ use super::{content::Step, owner::Owner};
 impl Owner {
     /// When the owner is to look at the time again.
     pub(super) fn poll_timeout(&self) -> Option<Timestamp> {
-        let all = [self.core.poll_timeout(), self.contents.poll_timeout()];
+        let stop = self.stopping.as_ref().map(|stopping| stopping.until);
+        let all = [self.core.poll_timeout(), self.contents.poll_timeout(), stop];
         all.into_iter().flatten().min()
     }
 

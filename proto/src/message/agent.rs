@@ -152,6 +152,12 @@ pub enum ToAgent {
         /// Its number.
         renewal: u64,
     },
+    /// The coordinator stops on purpose, and has promised to grant nothing again for longer than that: the lease lasts as long, from
+    /// when the last renewal that was answered was sent. The next session cuts it to its own length.
+    Stopping {
+        /// Length of the lease, in milliseconds.
+        lease_ms: u64,
+    },
     /// A pool that will be used on this host.
     OpenPool {
         /// Its number.
@@ -435,6 +441,7 @@ impl Message for ToAgent {
     fn name(&self) -> &'static str {
         match self {
             Self::Renewed { .. } => "renewed",
+            Self::Stopping { .. } => "stopping",
             Self::OpenPool { .. } => "open_pool",
             Self::ClosePool { .. } => "close_pool",
             Self::Define { .. } => "define",

@@ -220,6 +220,11 @@ pub enum ToClient {
         /// The pool.
         pool: PoolId,
     },
+    /// The coordinator stops on purpose: it is worth waiting for it at least that long.
+    Stopping {
+        /// How long, in milliseconds.
+        wait_ms: u64,
+    },
     /// An agent needs content that this client's pool named.
     NeedContent {
         /// Which content.
@@ -328,6 +333,7 @@ impl Message for ToClient {
             Self::Results { .. } => "results",
             Self::Output { .. } => "output",
             Self::Notice { .. } => "notice",
+            Self::Stopping { .. } => "stopping",
             Self::PoolEnded { .. } => "pool_ended",
             Self::NeedContent { .. } => "need_content",
             Self::Answer { .. } => "answer",

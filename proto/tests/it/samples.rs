@@ -281,6 +281,7 @@ pub(crate) fn to_agents() -> Vec<ToAgent> {
     };
     let samples = vec![
         ToAgent::Renewed { renewal: 300 },
+        ToAgent::Stopping { lease_ms: 600_000 },
         ToAgent::OpenPool {
             pool: POOL,
             options: options(),
@@ -342,7 +343,7 @@ pub(crate) fn to_agents() -> Vec<ToAgent> {
             pin: PIN,
         },
     ];
-    covers!(samples, ToAgent: Renewed OpenPool ClosePool Define Allot Grant Retract Cancel Ack Hold Content PassOn FetchFrom);
+    covers!(samples, ToAgent: Renewed Stopping OpenPool ClosePool Define Allot Grant Retract Cancel Ack Hold Content PassOn FetchFrom);
     samples
 }
 
@@ -607,6 +608,7 @@ pub(crate) fn to_clients() -> Vec<ToClient> {
             text: "host web-2 was lost".to_owned(),
         },
         ToClient::PoolEnded { pool: POOL },
+        ToClient::Stopping { wait_ms: 600_000 },
         ToClient::NeedContent { hash: HASH },
     ];
     samples.extend(refusals.into_iter().map(|kind| ToClient::Refused {
@@ -616,7 +618,7 @@ pub(crate) fn to_clients() -> Vec<ToClient> {
     }));
     let answers = answers().into_iter().zip(0..);
     samples.extend(answers.map(|(answer, question)| ToClient::Answer { question, answer }));
-    covers!(samples, ToClient: Credit Submitted Refused Slots Host Results Output Notice PoolEnded NeedContent Answer);
+    covers!(samples, ToClient: Credit Submitted Refused Slots Host Results Output Notice PoolEnded Stopping NeedContent Answer);
     samples
 }
 

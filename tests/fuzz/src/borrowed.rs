@@ -125,6 +125,15 @@ pub(crate) fn facts() -> Vec<Vec<u8>> {
             boot_id: "boot".to_owned(),
             build: "0.1.0".to_owned(),
         },
+        Fact::Lease {
+            ms: 600_000,
+            stopping: true,
+        },
+        Fact::Ending {
+            pool,
+            reason: "cancelled by ada".to_owned(),
+            refusal: None,
+        },
         Fact::Client {
             client: ClientId(4),
             id: "ada".to_owned(),

@@ -75,7 +75,7 @@ impl Part {
     }
 
     /// Asks it to end, and waits.
-    fn stop(mut self, within: Duration) -> Result<(), String> {
+    pub(super) fn stop(mut self, within: Duration) -> Result<(), String> {
         self.signal(Signal::SIGTERM);
         self.signal(Signal::SIGCONT);
         let start = Instant::now();

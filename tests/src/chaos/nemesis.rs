@@ -25,10 +25,14 @@ const LONG_ONE_IN: u64 = 8;
 /// What is not to outlast it ends long before.
 const SHORT_MS: std::ops::Range<u64> = 0..2500;
 
+/// How long a coordinator may take to end that is told to.
+const END_MAX: Duration = Duration::from_secs(10);
+
 /// What may go wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Fault {
     KillCoordinator,
+    EndCoordinator,
     StopCoordinator,
     KillAgent(usize),
     StopAgent(usize),
@@ -54,7 +58,9 @@ enum Victim {
 impl Fault {
     fn victim(self) -> Victim {
         match self {
-            Self::KillCoordinator | Self::StopCoordinator => Victim::Coordinator,
+            Self::KillCoordinator | Self::EndCoordinator | Self::StopCoordinator => {
+                Victim::Coordinator
+            }
             Self::KillAgent(host)
             | Self::StopAgent(host)
             | Self::CutPower(host)
@@ -70,6 +76,7 @@ impl Fault {
     fn name(self) -> &'static str {
         match self {
             Self::KillCoordinator => "coordinator killed",
+            Self::EndCoordinator => "coordinator told to end",
             Self::StopCoordinator => "coordinator stopped",
             Self::KillAgent(_) => "agent killed",
             Self::StopAgent(_) => "agent stopped",
@@ -144,8 +151,9 @@ impl Nemesis {
         let client = usize::try_from(self.chance.within(0..clients)).unwrap_or_default();
         let tasks = fleet.tasks();
         let task = (!tasks.is_empty()).then(|| self.chance.pick(&tasks));
-        let fault = match self.chance.within(0..20) {
+        let fault = match self.chance.within(0..21) {
             0 | 1 => Fault::KillCoordinator,
+            20 => Fault::EndCoordinator,
             2 => Fault::StopCoordinator,
             3 | 4 => Fault::KillAgent(host),
             5 | 6 => Fault::StopAgent(host),
@@ -172,6 +180,14 @@ impl Nemesis {
                 lasts = self.absence();
                 fleet.note(Note::CoordinatorDown);
                 fleet.coordinator.take().into_iter().for_each(Part::kill);
+            }
+            Fault::EndCoordinator => {
+                lasts = self.absence();
+                fleet.note(Note::CoordinatorDown);
+                let ended = fleet.coordinator.take().map(|part| part.stop(END_MAX));
+                ended
+                    .into_iter()
+                    .for_each(|ended| ended.expect("it ends when it is told to"));
             }
             Fault::StopCoordinator => {
                 lasts = self.absence();
@@ -248,7 +264,7 @@ fn undo(fleet: &mut Fleet, one: &Lasting) {
         us: u64::try_from(lasted.as_micros()).unwrap_or(u64::MAX),
     };
     let started = match one.fault {
-        Fault::KillCoordinator => fleet.start_coordinator(),
+        Fault::KillCoordinator | Fault::EndCoordinator => fleet.start_coordinator(),
         Fault::KillAgent(host) | Fault::CutPower(host) => fleet.start_host(host),
         Fault::KillClient(client) => fleet.start_client(client),
         _ => Ok(()),
@@ -265,7 +281,9 @@ fn undo(fleet: &mut Fleet, one: &Lasting) {
         _ => {}
     }
     match one.fault {
-        Fault::KillCoordinator | Fault::StopCoordinator if long => fleet.note(away(None)),
+        Fault::KillCoordinator | Fault::EndCoordinator | Fault::StopCoordinator if long => {
+            fleet.note(away(None));
+        }
         Fault::StopClient(client) if long => {
             let number = fleet.client_number(client);
             fleet.note(away(Some(number)));

@@ -127,7 +127,7 @@ fn fault_of_chance(dice: &mut Chance, hosts: usize, clients: usize) -> Fault {
     let host = host_id(one_of(dice, hosts));
     let client = one_of(dice, clients);
     let ms = |dice: &mut Chance, most| Duration::from_millis(dice.within(1..most));
-    match dice.within(0..16) {
+    match dice.within(0..17) {
         0..3 => Fault::Break(host),
         3..6 => Fault::Cut {
             host,
@@ -156,6 +156,9 @@ fn fault_of_chance(dice: &mut Chance, hosts: usize, clients: usize) -> Fault {
             lasts: ms(dice, 25_000),
         },
         13 => Fault::CancelJob { client },
+        14 => Fault::StopCoordinator {
+            lasts: ms(dice, 60_000),
+        },
         _ => Fault::KillCoordinator {
             power: dice.once_in(4),
             lasts: ms(dice, 20_000),

@@ -5,6 +5,7 @@ use std::{collections::BTreeSet, time::Duration};
 use fleetpool_coordinator_core::{Action, CoordinatorCore, Event, Options, SessionNo};
 use fleetpool_proto::{
     ClientId, HostId, Timestamp,
+    limits::PLANNED_STOP,
     message::{FromClient, ToClient},
 };
 
@@ -59,6 +60,9 @@ pub(super) enum What {
     Healed(Fault),
     /// A host's keepers look whether their time has come.
     Fence(usize),
+    /// That life of the coordinator stops, and has stopped.
+    Stopping(u64),
+    Stopped(u64),
     /// The disk of that life of the coordinator has so many facts.
     Synced(u64, usize),
     Look,
@@ -144,6 +148,7 @@ impl Engine {
         };
         engine.coordinator = CoordinatorCore::new(engine.coordinator_options());
         engine.deadline = faults_end + engine.work_us() + us(Duration::from_secs(600));
+        engine.deadline += engine.world.stops() * us(PLANNED_STOP * 6 / 5);
         let tasks: u64 = engine.world.pools.iter().map(|plan| plan.tasks).sum();
         engine.events_max = 300_000 + 300 * tasks + 1000 * engine.world.hosts.len() as u64;
         engine.populate();
@@ -301,6 +306,8 @@ impl Engine {
             What::Healed(fault) => self.heal(fault),
             What::Fence(host) => self.fence(host),
             What::Synced(life, upto) => self.synced(life, upto),
+            What::Stopping(life) => self.stops(life),
+            What::Stopped(life) => self.stopped(life),
             What::Look => {
                 let broken = self.truth.look_for_idleness(self.now);
                 self.check(broken);

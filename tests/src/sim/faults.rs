@@ -29,6 +29,7 @@ impl Fault {
             | Self::Pause { lasts, .. }
             | Self::Cordon { lasts, .. }
             | Self::KillCoordinator { lasts, .. }
+            | Self::StopCoordinator { lasts }
             | Self::LoseClient { lasts, .. } => lasts,
         }
     }
@@ -42,9 +43,10 @@ impl Fault {
             | Self::Pause { host, .. }
             | Self::Cordon { host, .. } => host,
             // The first stands for all.
-            Self::KillCoordinator { .. } | Self::LoseClient { .. } | Self::CancelJob { .. } => {
-                HostId(0)
-            }
+            Self::KillCoordinator { .. }
+            | Self::StopCoordinator { .. }
+            | Self::LoseClient { .. }
+            | Self::CancelJob { .. } => HostId(0),
         };
         number as usize
     }
@@ -58,6 +60,7 @@ impl Fault {
             Self::Pause { .. } => "pause",
             Self::Cordon { .. } => "cordon",
             Self::KillCoordinator { .. } => "kill coordinator",
+            Self::StopCoordinator { .. } => "stop coordinator",
             Self::LoseClient { .. } => "lose client",
             Self::CancelJob { .. } => "cancel job",
         }
@@ -90,6 +93,7 @@ impl Engine {
             Fault::Pause { lasts, .. } => self.pause(host, lasts),
             Fault::Cordon { host, .. } => self.tell_coordinator(Event::Cordon { host, on: true }),
             Fault::KillCoordinator { power, .. } => self.kill_coordinator(power),
+            Fault::StopCoordinator { .. } => self.stop_coordinator(),
             Fault::LoseClient { client, .. } => self.lose_client(client),
             Fault::CancelJob { client } => self.cancel_job(client),
         }
@@ -117,7 +121,9 @@ impl Engine {
                 self.after(us(Duration::from_secs(1)), What::Healed(fault));
             }
             Fault::Cordon { host, .. } => self.tell_coordinator(Event::Cordon { host, on: false }),
-            Fault::KillCoordinator { .. } => self.start_coordinator(),
+            Fault::KillCoordinator { .. } | Fault::StopCoordinator { .. } => {
+                self.start_coordinator();
+            }
         }
     }
 

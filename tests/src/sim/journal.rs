@@ -17,6 +17,8 @@ use super::{
 
 /// How long a disk may take, in microseconds.
 const SYNC_US_MAX: u64 = 8_000;
+/// How long a coordinator that stops waits for its last words to come, in microseconds.
+const GOODBYE_US: u64 = 300_000;
 /// How long a client may take to be back, in microseconds.
 const BACK_US_MAX: u64 = 3_000_000;
 
@@ -46,7 +48,7 @@ impl Engine {
     pub(super) fn act_durably(&mut self, action: Action) {
         let waits = match &action {
             Action::ToAgent { message, .. } => match message {
-                ToAgent::Ack { .. } => true,
+                ToAgent::Ack { .. } | ToAgent::Stopping { .. } => true,
                 ToAgent::Grant { pool, .. } => !self.coordinator.may_rerun(*pool),
                 _ => false,
             },
@@ -106,6 +108,27 @@ impl Engine {
         for number in 0..self.clients.len() {
             self.clients[number].lose_session(self.now, self.now);
             self.clients[number].line.heard = None;
+        }
+    }
+
+    /// It is gone soon after its disk has what it promises.
+    pub(super) fn stop_coordinator(&mut self) {
+        self.tell_coordinator(Event::Stop);
+        self.after(SYNC_US_MAX, What::Stopping(self.journal.lives));
+    }
+
+    pub(super) fn stops(&mut self, life: u64) {
+        if life != self.journal.lives {
+            return;
+        }
+        let waits = !self.journal.gated.is_empty();
+        let next = if waits { What::Stopping } else { What::Stopped };
+        self.after(GOODBYE_US, next(life));
+    }
+
+    pub(super) fn stopped(&mut self, life: u64) {
+        if life == self.journal.lives {
+            self.kill_coordinator(false);
         }
     }
 

@@ -109,6 +109,8 @@ pub(super) enum Fault {
     /// The coordinator is killed, and another one reads its journal. With `power` its machine is: the end of the journal is
     /// lost as far as it was not on disk.
     KillCoordinator { power: bool, lasts: Duration },
+    /// The coordinator is stopped on purpose, and another one started.
+    StopCoordinator { lasts: Duration },
     /// A client's session ends, and it is back after that.
     LoseClient { client: usize, lasts: Duration },
     /// An operator cancels a client's pool.
@@ -187,10 +189,19 @@ impl World {
         let resumes = |(_, fault): &(Duration, Fault)| {
             matches!(
                 fault,
-                Fault::KillCoordinator { .. } | Fault::LoseClient { .. }
+                Fault::KillCoordinator { .. }
+                    | Fault::StopCoordinator { .. }
+                    | Fault::LoseClient { .. }
             )
         };
         self.faults.iter().any(resumes)
+    }
+
+    /// How often its coordinator is stopped on purpose.
+    pub(super) fn stops(&self) -> u64 {
+        let stops =
+            |(_, fault): &&(Duration, Fault)| matches!(fault, Fault::StopCoordinator { .. });
+        self.faults.iter().filter(stops).count() as u64
     }
 
     /// Whether its coordinator's machine loses its power.
@@ -417,6 +428,12 @@ impl World {
     pub fn kill_coordinator(self) -> Self {
         let (power, lasts) = (false, Duration::from_secs(1));
         self.fault(Fault::KillCoordinator { power, lasts })
+    }
+
+    /// The coordinator is stopped on purpose, and started again after that time.
+    #[must_use]
+    pub fn stop_coordinator(self, lasts: Duration) -> Self {
+        self.fault(Fault::StopCoordinator { lasts })
     }
 
     /// The coordinator's machine loses its power, and is back after half a minute.

@@ -94,6 +94,34 @@ fn keepers_know_of_a_lease_before_a_task_begins_under_it() {
 }
 
 #[test]
+fn a_coordinator_that_stops_makes_the_lease_longer_until_the_next_session() {
+    let mut host = Host::with_idle_workers(2, command());
+    host.grant(2..4);
+    let length = 20 * LEASE;
+    let lease_ms = u64::try_from(length.as_millis()).expect("it is short");
+    host.say(ToAgent::Stopping { lease_ms });
+    host.event(Event::LinkDown);
+    assert_eq!(deeds(&host.live(length - 2 * LEASE)), [""; 0]);
+    // Another coordinator waits for no longer than its own lease from now.
+    let actions = host.link_up();
+    assert_eq!(actions.first().map(Action::name), Some("fence_at"));
+    assert_eq!(held(&actions).map(|held| held.len()), Some(2));
+    host.event(Event::LinkDown);
+    assert_eq!(deeds(&host.live(LEASE)), ["kill_task", "kill_task"]);
+}
+
+#[test]
+fn a_lease_that_is_over_is_not_made_longer() {
+    let mut host = Host::with_idle_workers(1, command());
+    host.event(Event::LinkDown);
+    host.live(LEASE);
+    host.link_up();
+    host.say(ToAgent::Stopping { lease_ms: 600_000 });
+    host.grant(2..3);
+    assert_eq!(runs(&host.live(Duration::from_secs(1))), []);
+}
+
+#[test]
 fn keepers_are_on_guard_until_the_last_of_the_fenced_is_gone() {
     let mut host = Host::with_idle_workers(2, native());
     host.grant(2..4);
