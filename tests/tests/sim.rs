@@ -16,7 +16,7 @@ use fleetpool_tests::sim::{Bug, Ending, Failure, Lengths, World, host};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Worlds of chance that `make test` runs; `make sim` runs as many as it is told.
-const SEEDS: u64 = 3000;
+const SEEDS: u64 = 10_000;
 
 fn number(variable: &str) -> Option<u64> {
     std::env::var(variable).ok()?.parse().ok()

@@ -157,7 +157,7 @@ fn fault_of_chance(dice: &mut Chance, hosts: usize, clients: usize) -> Fault {
         },
         13 => Fault::CancelJob { client },
         14 => Fault::StopCoordinator {
-            lasts: ms(dice, 60_000),
+            lasts: Duration::from_secs(1) + ms(dice, 60_000),
         },
         _ => Fault::KillCoordinator {
             power: dice.once_in(4),

@@ -109,7 +109,7 @@ pub(super) enum Fault {
     /// The coordinator is killed, and another one reads its journal. With `power` its machine is: the end of the journal is
     /// lost as far as it was not on disk.
     KillCoordinator { power: bool, lasts: Duration },
-    /// The coordinator is stopped on purpose, and another one started.
+    /// The coordinator is stopped on purpose, and another one started; to stop takes most of a second.
     StopCoordinator { lasts: Duration },
     /// A client's session ends, and it is back after that.
     LoseClient { client: usize, lasts: Duration },
