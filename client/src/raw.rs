@@ -266,6 +266,12 @@ impl RawCall {
         self.call.poll_received(context, seen)
     }
 
+    /// Slots that the pool may use, as far as is known. Who waits for the call is woken when they change.
+    #[must_use]
+    pub fn slots(&self) -> u64 {
+        self.core.slots()
+    }
+
     /// Looks at what has arrived and not been taken.
     pub fn with_arrived<T>(&self, look: impl FnOnce(&[Arrived]) -> T) -> T {
         self.call.with_arrived(look)

@@ -25,11 +25,11 @@ pub enum Fact {
         /// Version of its build, for people.
         build: String,
     },
-    /// Leases that hosts hold are no longer than that, and were renewed before this was written.
+    /// From here on hosts hold no leases that are longer than that.
     Lease {
         /// In milliseconds.
         ms: u64,
-        /// The coordinator stops on purpose, and grants nothing any more.
+        /// The coordinator stops on purpose: nothing is granted behind this.
         stopping: bool,
     },
     /// A name belongs to a host, and to whoever proved to be it.

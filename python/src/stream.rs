@@ -103,7 +103,8 @@ enum Item {
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Fed {
     Wholly,
-    Enough,
+    /// With so many slots.
+    Enough(u64),
     NoCredit,
     /// Another thread reads.
     Busy,
@@ -176,9 +177,10 @@ impl Stream {
                         break;
                     }
                 }
-                Fed::Enough => {
+                Fed::Enough(slots) => {
                     block(py, deadline(None), |context| {
-                        self.poll_hunger(context, taken, received)
+                        let hunger = self.poll_hunger(context, taken, received);
+                        self.unless_slots(hunger, slots)
                     })?;
                 }
             }
@@ -329,11 +331,12 @@ impl Stream {
                 self.taken.load(Ordering::Relaxed),
             );
             let open = submitted - taken;
+            let slots = self.call.slots();
             if self.call.is_cancelled() {
                 break;
             }
             if open >= self.buffer || !feed.flow.allows(&self.call, open) {
-                return Ok(Fed::Enough);
+                return Ok(Fed::Enough(slots));
             }
             let payload = match feed
                 .pulled
@@ -492,7 +495,16 @@ impl Stream {
         }
         match fed {
             Fed::NoCredit => self.call.poll_credit(context),
-            _ => Poll::Pending,
+            Fed::Enough(slots) => self.unless_slots(Poll::Pending, slots).map(Ok),
+            Fed::Wholly | Fed::Busy => Poll::Pending,
+        }
+    }
+
+    /// Ready, too, when there are other slots than those by which the input was read.
+    fn unless_slots(&self, polled: Poll<()>, slots: u64) -> Poll<()> {
+        match polled {
+            Poll::Pending if slots != self.call.slots() => Poll::Ready(()),
+            polled => polled,
         }
     }
 

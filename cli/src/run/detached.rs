@@ -1,6 +1,6 @@
 //! A run that goes on by itself: all is submitted, and then it is left.
 
-use fleetpool::cluster::{Cluster, Error, Events, PoolEvent, Submitter};
+use fleetpool::cluster::{Cluster, Error, Events, PoolEvent};
 use fleetpool_proto::pool::{PoolOptions, Spec};
 
 use super::{
@@ -56,20 +56,22 @@ pub(crate) async fn detach(job: Detached) -> Result<Exit, Failure> {
         tasks += 1;
     }
     submitter.close();
-    // One that is over already was held.
-    if let Some(held) = hearing(&mut events, submitter.held()).await? {
+    let held = hearing(&mut events, submitter.held()).await?;
+    let is_over = matches!(held, None | Some(Err(Error::Closed)));
+    if let Some(held) = held.filter(|_| !is_over) {
         unless_refused(held, &mut events).await?;
     }
-    leave(&submitter, tasks, job.quiet)
-}
-
-fn leave(submitter: &Submitter, tasks: u64, quiet: bool) -> Result<Exit, Failure> {
     submitter.leave();
     let number = submitter.pool().0.to_string();
-    if !quiet {
+    if !job.quiet {
+        let tasks = count(tasks, "task");
+        let how = if is_over {
+            "is over already"
+        } else {
+            "goes on by itself"
+        };
         say(&format!(
-            "job {number} goes on by itself with {}: `fleetpool attach {number}` watches it, `logs` shows what it printed, `cancel` ends it",
-            count(tasks, "task")
+            "job {number} {how} with {tasks}: `fleetpool attach {number}` watches it, `logs` shows what it printed, `cancel` ends it"
         ));
     }
     table::print_bytes(number.as_bytes())?;

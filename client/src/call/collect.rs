@@ -54,10 +54,7 @@ impl<T: Task, I: Iterator<Item = Encoded>> Collect<T, I> {
             if fed == Fed::Wholly && self.taken == self.feed.submitted() {
                 return Poll::Ready(self.finish());
             }
-            if fed != Fed::NoCredit {
-                return Poll::Pending;
-            }
-            ready!(self.feed.poll_credit(context))?;
+            ready!(self.feed.poll_more(context, fed))?;
         }
     }
 

@@ -94,10 +94,19 @@ impl Core {
     pub(crate) fn limit(&self, slots: Option<u32>) {
         let most = slots.map_or(u64::MAX, u64::from);
         self.slots_max.store(most, Ordering::Relaxed);
+        self.wake_calls();
     }
 
     pub(crate) fn set_slots(&self, slots: u32) {
-        self.slots.store(u64::from(slots), Ordering::Relaxed);
+        if self.slots.swap(u64::from(slots), Ordering::Relaxed) != u64::from(slots) {
+            self.wake_calls();
+        }
+    }
+
+    /// How far calls read ahead goes by the slots there are.
+    fn wake_calls(&self) {
+        let calls = lock(&self.runs).calls();
+        calls.iter().for_each(|call| call.wake());
     }
 
     /// The specification of calls of the function of that name.

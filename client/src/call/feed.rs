@@ -35,8 +35,8 @@ pub(crate) struct Feed<I> {
 pub(crate) enum Fed {
     /// There are no more inputs.
     Wholly,
-    /// As much as is good for now.
-    Enough,
+    /// As much as is good for now, with so many slots.
+    Enough(u64),
     /// As much as there is credit for.
     NoCredit,
 }
@@ -86,7 +86,7 @@ impl<I: Iterator<Item = Encoded>> Feed<I> {
                 return Ok(Fed::Wholly);
             }
             if !self.flow.allows(self.submitted - taken, slots) {
-                return Ok(Fed::Enough);
+                return Ok(Fed::Enough(slots));
             }
             let Some(argument) = self.pull() else {
                 continue;
@@ -103,8 +103,17 @@ impl<I: Iterator<Item = Encoded>> Feed<I> {
         }
     }
 
+    /// Ready when more may be submitted than was, for another reason than a result. Ask for results before: that one is woken then.
+    pub(crate) fn poll_more(&self, context: &Context<'_>, fed: Fed) -> Poll<Result<(), Error>> {
+        match fed {
+            Fed::NoCredit => self.poll_credit(context),
+            Fed::Enough(slots) if slots != self.core.slots() => Poll::Ready(Ok(())),
+            Fed::Enough(_) | Fed::Wholly => Poll::Pending,
+        }
+    }
+
     /// Ready when there is credit again.
-    pub(crate) fn poll_credit(&self, context: &Context<'_>) -> Poll<Result<(), Error>> {
+    fn poll_credit(&self, context: &Context<'_>) -> Poll<Result<(), Error>> {
         self.core.poll_credit(context)
     }
 
@@ -146,10 +155,12 @@ impl<I: Iterator<Item = Encoded>> Feed<I> {
             let fed = self.feed(taken)?;
             let ready = match fed {
                 Fed::Wholly => return Poll::Ready(Ok(())),
-                Fed::Enough => self.call.poll_received(context, taken),
-                Fed::NoCredit => self.poll_credit(context),
+                Fed::Enough(_) => self.call.poll_received(context, taken),
+                Fed::NoCredit => Poll::Pending,
             };
-            std::task::ready!(ready)?;
+            if ready?.is_pending() {
+                std::task::ready!(self.poll_more(context, fed))?;
+            }
         }
     }
 

@@ -107,10 +107,7 @@ impl<T: Task, I: Iterator<Item = Encoded>> Items<T, I> {
             }
             Poll::Pending => {}
         }
-        if fed != Fed::NoCredit {
-            return Poll::Pending;
-        }
-        if let Err(error) = ready!(self.feed.poll_credit(context)) {
+        if let Err(error) = ready!(self.feed.poll_more(context, fed)) {
             self.stop(error);
         }
         Poll::Ready(())

@@ -65,6 +65,11 @@ impl<C> Runs<C> {
         Some(found)
     }
 
+    /// Whose runs there are; one may be there several times.
+    pub(crate) fn calls(&self) -> Vec<Arc<C>> {
+        self.0.values().map(|run| Arc::clone(&run.call)).collect()
+    }
+
     /// The tasks of the runs that begin at `firsts`. Some may have ended.
     pub(crate) fn indexes(&self, firsts: &[u64]) -> Vec<u64> {
         let runs = firsts

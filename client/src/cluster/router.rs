@@ -259,13 +259,11 @@ impl Shared {
             ToClient::Answer { question, answer } => self.on_answer(question, answer),
             ToClient::NeedContent { hash } => self.on_need_content(hash),
             ToClient::Stopping { wait_ms } => self.line.wait_longer(Duration::from_millis(wait_ms)),
-            ToClient::PoolEnded { pool } => {
-                if self.on_pool_ended(pool) {
-                    self.finish(pool).await;
-                } else {
-                    tokio::spawn(Arc::clone(self).finish_late(pool));
-                }
-            }
+            ToClient::PoolEnded { pool } => match self.on_pool_ended(pool) {
+                Some(true) => self.finish(pool).await,
+                Some(false) => drop(tokio::spawn(Arc::clone(self).finish_late(pool))),
+                None => self.tell_done(pool),
+            },
             ToClient::Results {
                 pool,
                 number,
@@ -356,13 +354,15 @@ impl Shared {
     fn tell_heard(&self) {
         let mut heard = self.heard();
         while let Some((host, life, number)) = heard.take_untold() {
-            let message = FromClient::HeardOutput { host, life, number };
-            let (frame, sender) = (message.into_frame(), self.line.sender());
-            let Some(sender) = sender.filter(|sender| sender.try_send(frame.clone()).is_err())
-            else {
-                continue;
-            };
             // The pool does not end before it is told. When the session ends meanwhile, the output comes again.
+            self.send_beside(FromClient::HeardOutput { host, life, number }.into_frame());
+        }
+    }
+
+    /// Sends without having the router wait.
+    fn send_beside(&self, frame: Frame) {
+        let sender = self.line.sender();
+        if let Some(sender) = sender.filter(|sender| sender.try_send(frame.clone()).is_err()) {
             tokio::spawn(async move { sender.send(frame).await });
         }
     }
@@ -435,14 +435,20 @@ impl Shared {
         (rows, payloads, complete)
     }
 
-    /// The pool's last word. Results with bulk payloads may still be on their way behind it: whether none are.
-    fn on_pool_ended(&self, pool: PoolId) -> bool {
+    /// The pool's last word. Results with bulk payloads may still be on their way behind it: whether none are. `None`: nobody waits
+    /// for it any more.
+    fn on_pool_ended(&self, pool: PoolId) -> Option<bool> {
         let mut routes = self.routes();
-        let Some(route) = routes.pools.get_mut(&pool) else {
-            return false;
-        };
+        let route = routes.pools.get_mut(&pool)?;
         route.ended = true;
-        route.is_complete()
+        Some(route.is_complete())
+    }
+
+    /// Lets the coordinator forget the pool. One that is away hears that it is not named when this client is back.
+    fn tell_done(&self, pool: PoolId) {
+        if self.line.resumes() {
+            self.send_beside(FromClient::Done { pool }.into_frame());
+        }
     }
 
     fn on_refused(&self, pool: PoolId) {
@@ -467,10 +473,7 @@ impl Shared {
         let route = self.routes().pools.remove(&pool);
         if let Some(route) = route {
             route.outbox.end(Error::Closed);
-            if self.line.resumes() {
-                // A coordinator that does not hear of it forgets the pool with this client.
-                self.line.try_send(FromClient::Done { pool }.into_frame());
-            }
+            self.tell_done(pool);
         }
     }
 

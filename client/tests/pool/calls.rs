@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{pool, runner::tests, sleep_ms, square};
 
 tests! {
+    g2_a_call_fills_slots_that_come_after_it_began
     map_keeps_the_order_of_its_inputs
     map_of_nothing_is_nothing
     map_raises_the_error_of_the_lowest_index_after_all_have_ended
@@ -74,6 +75,16 @@ fn add(a: i32, b: i32) -> i32 {
 
 #[fleetpool::task]
 fn nothing() {}
+
+/// Waits until so many are in the folder.
+#[fleetpool::task]
+fn meet(place: (String, usize)) {
+    let (folder, all) = place;
+    std::fs::write(format!("{folder}/{}", std::process::id()), "").unwrap();
+    while std::fs::read_dir(&folder).unwrap().count() < all {
+        thread::sleep(Duration::from_millis(5));
+    }
+}
 
 #[fleetpool::task]
 fn fail_on_odd(x: u32) -> u32 {
@@ -204,6 +215,22 @@ fn errors_come_in_their_place() {
         .map(|result| result.ok())
         .collect();
     assert_eq!(outcomes, [Some(0), None, Some(2), None, Some(4), None]);
+}
+
+/// More than a call begins with before it knows of any slot. Nobody gets a result before all are there.
+fn g2_a_call_fills_slots_that_come_after_it_began() {
+    type Way = fn(Pool, Vec<(String, usize)>);
+    const ALL: usize = 12;
+    let ways: [Way; 3] = [
+        |pool, inputs| drop(pool.map(meet, inputs).unwrap()),
+        |pool, inputs| drop(pool.map_async(meet, inputs).unwrap().get().unwrap()),
+        |pool, inputs| pool.imap(meet, inputs).for_each(Result::unwrap),
+    ];
+    for way in ways {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().to_str().unwrap().to_owned();
+        way(pool(12), vec![(place, ALL); ALL]);
+    }
 }
 
 fn an_endless_input_is_read_lazily() {

@@ -88,7 +88,9 @@ impl CoordinatorCore {
         // What a task printed comes before its end.
         self.print_again(id);
         for &pool in pools {
-            let waits = |found: &&mut Pool| found.client == id && !found.unprinted.is_empty();
+            let waits = |found: &&mut Pool| {
+                found.client == id && !found.is_ending() && !found.unprinted.is_empty()
+            };
             match self.pools.get_mut(&pool).filter(waits) {
                 Some(found) => {
                     found.results_wait = true;
@@ -99,6 +101,7 @@ impl CoordinatorCore {
             }
         }
         self.hold_output(id, false);
+        self.tell_client_of_stop(id);
     }
 
     /// Results that a predecessor had may be told when all that this host has printed before is here.
@@ -212,13 +215,20 @@ impl CoordinatorCore {
             (Some(pool), _) if pool.client == client => {
                 pool.tell_again();
                 self.touched.insert(id);
-                (&mut pool.retained, &pool.farewell)
+                // A detached one's is in its file.
+                let detached = pool.is_detached();
+                (
+                    &mut pool.retained,
+                    pool.farewell.as_ref().filter(|_| !detached),
+                )
             }
-            (_, Some(pool)) if pool.client == client => (&mut pool.retained, &pool.farewell),
+            (_, Some(pool)) if pool.client == client => {
+                (&mut pool.retained, pool.farewell.as_ref())
+            }
             // It never came, and comes now.
             _ => return,
         };
-        let farewell = farewell.as_ref().and_then(|farewell| farewell.message(id));
+        let farewell = farewell.and_then(|farewell| farewell.message(id));
         retained.renumber();
         let messages: Vec<_> = retained
             .iter()

@@ -143,14 +143,12 @@ impl CoordinatorCore {
             pool.count_host(host_id, host, true);
         }
         let may_serve = |(&id, host): (&HostId, &Host)| pool.may_use_again(id, host);
-        if pool.eligible_hosts == 0 && !all && !self.hosts.iter().any(may_serve) {
-            let reason = format!(
-                "no connected host matches `{}`: `fleetpool hosts` lists what there is",
-                pool.options.on
-            );
-            refuse(self, Refusal::NoHostMatches, reason);
+        let unmatched = pool.eligible_hosts == 0 && !all;
+        if unmatched && !self.hosts.iter().any(may_serve) {
+            refuse(self, Refusal::NoHostMatches, pool.no_host_matches());
             return;
         }
+        pool.unmatched = unmatched;
         pool.keeps = self.keeps_for(client) && !pool.is_detached();
         pool.tells_safe = self.keeps_for(client);
         self.outbox.record(|| Fact::Opened {

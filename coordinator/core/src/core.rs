@@ -54,12 +54,14 @@ pub struct CoordinatorCore {
     pub(crate) deadlines: BTreeSet<(Timestamp, HostId)>,
     /// When clients that are away count as gone.
     pub(crate) absences: BTreeSet<(Timestamp, ClientId)>,
-    /// Pools that are over and have results which their clients have not consumed.
+    /// Pools that are over, of which their clients may not know.
     pub(crate) finished: BTreeMap<PoolId, Finished>,
     /// Hosts whose output is to be acknowledged, and a pool of it.
     pub(crate) outputs_owed: BTreeMap<HostId, PoolId>,
     /// Before then nothing is granted: hosts may still run what nobody here knows of.
     pub(crate) settled_at: Timestamp,
+    /// It was told to stop: nothing is granted or fenced any more.
+    pub(crate) stopping: bool,
     /// Leases that a predecessor's hosts may hold, and until when; `None`: they are no longer than this one's.
     pub(crate) older_leases: Option<(Duration, Timestamp)>,
     pub(crate) now: Timestamp,
@@ -125,7 +127,8 @@ impl CoordinatorCore {
     /// When `handle` wants to be called with [`Event::Tick`], at the latest.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Timestamp> {
-        let host = self.deadlines.first().map(|&(at, _)| at);
+        let host = self.deadlines.first().filter(|_| !self.stopping);
+        let host = host.map(|&(at, _)| at);
         let client = self.absences.first().map(|&(at, _)| at);
         let settled = self.is_settling().then_some(self.settled_at);
         let leases = self.older_leases.map(|(_, until)| until);

@@ -15,6 +15,7 @@ use crate::{
     outbox::Outbox,
     pool::Pool,
     queue::{Pending, Queue},
+    recovery::snapshot_finished,
     retained::{Farewell, Finished, Retained},
 };
 
@@ -33,7 +34,12 @@ impl CoordinatorCore {
         for &pool in &touched {
             self.feed(pool);
         }
-        for pool in self.allot() {
+        let gained = if self.stopping {
+            Vec::new()
+        } else {
+            self.allot()
+        };
+        for pool in gained {
             self.feed(pool);
             touched.insert(pool);
         }
@@ -59,7 +65,8 @@ impl CoordinatorCore {
             return;
         };
         record_returned(pool, &mut self.outbox);
-        if !pool.is_ending() && !pool.credit.is_exhausted() && self.now >= self.settled_at {
+        let grants = self.now >= self.settled_at && !self.stopping;
+        if grants && !pool.is_ending() && !pool.credit.is_exhausted() {
             feed_pinned(pool, &self.hosts, &mut self.outbox, now);
             feed_idle(pool, &self.hosts, &mut self.outbox, now);
             feed_ahead(pool, &self.hosts, &mut self.outbox, now);
@@ -89,11 +96,7 @@ impl CoordinatorCore {
             return;
         };
         tell_client(pool, &mut self.outbox);
-        if let Some(reason) = pool.why_unfit_everywhere(&self.hosts) {
-            let farewell = Farewell {
-                reason,
-                refusal: Some(Refusal::Unfit),
-            };
+        if let Some(farewell) = pool.why_hopeless(&self.hosts) {
             self.begin_end(id, farewell);
         }
         self.end_if_over(id);
@@ -189,10 +192,10 @@ impl CoordinatorCore {
         self.supply += 1;
         self.outbox
             .client(pool.client, ToClient::PoolEnded { pool: id });
-        let detached = pool.is_detached();
+        let (ending, detached) = (pool.is_ending(), pool.is_detached());
         let comes_back = pool.tells_safe && !pool.is_left();
         let comes_back = comes_back && self.clients.contains_key(&pool.client);
-        if detached || !comes_back {
+        if ending || detached || !comes_back {
             self.outbox.record(|| Fact::Over { pool: id });
         }
         if !comes_back {
@@ -201,14 +204,23 @@ impl CoordinatorCore {
         let retained = std::mem::take(&mut pool.retained);
         let finished = Finished {
             client: pool.client,
-            retained: match pool.is_ending() {
-                true => Retained::default(),
-                false => retained,
+            retained: if ending {
+                Retained::default()
+            } else {
+                retained
             },
             ended: pool.ended,
             farewell: pool.farewell,
             detached,
         };
+        if ending && !detached {
+            // What its hosts had is not written down as ended.
+            let mut facts = Vec::new();
+            snapshot_finished(id, &finished, &mut facts);
+            facts
+                .into_iter()
+                .for_each(|fact| self.outbox.record(|| fact));
+        }
         self.finished.insert(id, finished);
     }
 }
@@ -257,11 +269,20 @@ fn record_returned(pool: &mut Pool, outbox: &mut Outbox) {
 
 impl Pool {
     /// Why no host can work for it, if that is so. One that is away is waited for as long as its lease lasts.
-    fn why_unfit_everywhere(&self, hosts: &Hosts) -> Option<String> {
-        let reason = self.unfit_reason.as_ref()?;
-        let serves = self.eligible_hosts > 0 || self.is_ending();
+    fn why_hopeless(&mut self, hosts: &Hosts) -> Option<Farewell> {
+        if self.eligible_hosts > 0 {
+            self.unmatched = false;
+            return None;
+        }
+        let (reason, refusal) = match &self.unfit_reason {
+            Some(reason) => (reason.clone(), Refusal::Unfit),
+            None if self.unmatched => (self.no_host_matches(), Refusal::NoHostMatches),
+            None => return None,
+        };
         let may_serve = |(&id, host): (&HostId, &Host)| self.may_use_again(id, host);
-        (!serves && !hosts.iter().any(may_serve)).then(|| reason.clone())
+        let hopeless = !self.is_ending() && !hosts.iter().any(may_serve);
+        let refusal = Some(refusal);
+        hopeless.then_some(Farewell { reason, refusal })
     }
 }
 

@@ -86,6 +86,7 @@ impl CoordinatorCore {
         self.adopt(id, &held);
         self.reconcile(id, &held);
         self.print_retained(id);
+        self.tell_agent_of_stop(id);
     }
 
     /// Makes this side's picture of a host and the host's own agree.
@@ -143,6 +144,9 @@ impl CoordinatorCore {
 
     /// Looks at hosts whose time has come.
     pub(crate) fn pass_deadlines(&mut self) {
+        if self.stopping {
+            return;
+        }
         while let Some(&(at, id)) = self.deadlines.first() {
             if at > self.now {
                 return;

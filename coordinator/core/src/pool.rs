@@ -102,6 +102,8 @@ pub(crate) struct Pool {
     pub(crate) submitted_told: Option<(u64, bool)>,
     pub(crate) slots_told: Option<(u32, u32, u32)>,
     pub(crate) unfit_reason: Option<String>,
+    /// No host matched when it was opened; some that do were away.
+    pub(crate) unmatched: bool,
 }
 
 impl Pool {
@@ -160,6 +162,7 @@ impl Pool {
             submitted_told: None,
             slots_told: None,
             unfit_reason: None,
+            unmatched: false,
         }
     }
 
@@ -243,6 +246,13 @@ impl Pool {
         host.is_open()
             && self.matches(host)
             && self.shares.get(&id).is_none_or(|share| !share.unfit)
+    }
+
+    pub(crate) fn no_host_matches(&self) -> String {
+        format!(
+            "no connected host matches `{}`: `fleetpool hosts` lists what there is",
+            self.options.on
+        )
     }
 
     /// Whether new tasks may be sent there if it comes back before its lease has run out.

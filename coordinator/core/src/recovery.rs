@@ -165,7 +165,7 @@ impl CoordinatorCore {
     /// nothing is granted before they have fenced it, and attempts get numbers that none of those has.
     pub fn recovered(&mut self, now: Timestamp, clients: &[ClientId], gap: bool) {
         self.now = self.now.max(now);
-        let fence = self.older_fence();
+        let fence = self.longest_fence();
         if let Some((_, until)) = &mut self.older_leases {
             *until = self.now + fence;
         }
@@ -175,10 +175,16 @@ impl CoordinatorCore {
                 pool.attempts_after = Attempt(highest_attempt(pool).0 + ATTEMPTS_UNKNOWN_MAX);
             }
         }
-        let length = self.older_lease();
+        let length = self.longest_lease();
         let hosts: Vec<HostId> = self.hosts.keys().copied().collect();
         for id in hosts {
-            self.wait_for_lease(id, length);
+            // One that had nothing when its coordinator stopped has nothing now.
+            let idle = self
+                .hosts
+                .get(&id)
+                .is_some_and(|host| host.pools.is_empty());
+            let lease = self.options.lease;
+            self.wait_for_lease(id, if idle && !gap { lease } else { length });
             if let Some(host) = self.hosts.get_mut(&id) {
                 host.output_due = Some(u64::MAX);
             }
@@ -234,7 +240,7 @@ impl CoordinatorCore {
     /// All that a successor needs to know, as if it had just been written down.
     #[must_use]
     pub fn snapshot(&self) -> Vec<Fact> {
-        let mut facts = vec![lease(self.older_lease(), false)];
+        let mut facts = vec![lease(self.longest_lease(), false)];
         for (&id, host) in &self.hosts {
             let known = Box::new(host.facts.clone());
             facts.push(Fact::Host {
@@ -520,7 +526,7 @@ pub(crate) fn returned_row(task: &Pending) -> ReturnedRow {
     }
 }
 
-fn snapshot_finished(id: PoolId, pool: &Finished, facts: &mut Vec<Fact>) {
+pub(crate) fn snapshot_finished(id: PoolId, pool: &Finished, facts: &mut Vec<Fact>) {
     let before = pool.ended - pool.retained.rows();
     facts.push(Fact::Opened {
         pool: id,

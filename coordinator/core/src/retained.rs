@@ -1,4 +1,4 @@
-//! Results that a client has been sent and may have to be sent again: until it has said that they came.
+//! What a client has been told and may have to be told again: results, and that a pool is over.
 
 use std::collections::VecDeque;
 

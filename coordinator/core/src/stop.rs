@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use fleetpool_proto::{
-    Timestamp,
+    ClientId, HostId, Timestamp,
     journal::Fact,
     limits::PLANNED_STOP,
     message::{ToAgent, ToClient},
@@ -19,30 +19,49 @@ impl CoordinatorCore {
         if !self.options.durable {
             return;
         }
-        // For ever, as far as this coordinator is concerned.
-        self.settled_at = Timestamp(u64::MAX);
-        let length = PLANNED_STOP.max(self.older_lease());
+        self.stopping = true;
+        let length = PLANNED_STOP.max(self.longest_lease());
+        // As long as this coordinator lives.
+        self.older_leases = Some((length, Timestamp(u64::MAX)));
         self.outbox.record(|| lease(length, true));
-        let lease_ms = millis(length);
-        for (&id, host) in &self.hosts {
-            self.outbox.agent(id, host, ToAgent::Stopping { lease_ms });
-        }
-        for &client in self.clients.keys() {
-            let wait_ms = millis(PLANNED_STOP);
-            self.outbox.client(client, ToClient::Stopping { wait_ms });
+        let hosts: Vec<HostId> = self.hosts.keys().copied().collect();
+        hosts.into_iter().for_each(|id| self.tell_agent_of_stop(id));
+        let clients: Vec<ClientId> = self.clients.keys().copied().collect();
+        for id in clients {
+            self.tell_client_of_stop(id);
         }
     }
 
-    /// The longest lease that a host may hold which is not back.
-    pub(crate) fn older_lease(&self) -> Duration {
+    pub(crate) fn tell_agent_of_stop(&mut self, id: HostId) {
+        let lease_ms = millis(self.longest_lease());
+        if let Some(host) = self.hosts.get(&id).filter(|_| self.stopping) {
+            self.outbox.agent(id, host, ToAgent::Stopping { lease_ms });
+        }
+    }
+
+    pub(crate) fn tell_client_of_stop(&mut self, id: ClientId) {
+        if self.stopping {
+            let wait_ms = millis(PLANNED_STOP);
+            self.outbox.client(id, ToClient::Stopping { wait_ms });
+        }
+    }
+
+    /// The longest lease that a host may hold: this coordinator's, or a predecessor's as long as that may run.
+    pub(crate) fn longest_lease(&self) -> Duration {
         self.older_leases
             .map_or(self.options.lease, |(length, _)| length)
     }
 
-    /// How long a predecessor's hosts may run what it has granted, from the start of this coordinator.
+    /// How long hosts that are not back may run what a predecessor has granted, from the start of this coordinator.
     #[must_use]
-    pub fn older_fence(&self) -> Duration {
-        self.options.fence_after(self.older_lease())
+    pub fn longest_fence(&self) -> Duration {
+        self.options.fence_after(self.longest_lease())
+    }
+
+    /// When a host counts as fenced unless it is back.
+    #[must_use]
+    pub fn fenced_at(&self, id: HostId) -> Option<Timestamp> {
+        Some(self.hosts.get(&id)?.fenced_at)
     }
 
     /// A successor need not wait any more for leases that are over.

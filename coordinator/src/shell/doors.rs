@@ -232,7 +232,7 @@ impl Owner {
             client.held.retain(|(held, _)| *held != host);
         }
         // Who says goodbye leaves nothing running; of others the tasks may live until they are fenced.
-        let fence = self.options.fence();
+        let fence = self.core.longest_fence();
         let reserve = if ended.goodbye { Duration::ZERO } else { fence };
         self.names.release(self.now, &agent.live.peer.name, reserve);
         self.tell_core(Event::AgentDisconnected { host, session });

@@ -14,7 +14,6 @@ use fleetpool_net::{KeyId, Peer};
 use fleetpool_proto::{
     ClientId, PoolId, Role,
     journal::Fact,
-    limits::LEASE_MARGIN,
     message::{Refusal, ToAgent, ToClient},
     view::JobView,
 };
@@ -88,9 +87,9 @@ impl Durable {
         self.journal.write()
     }
 
-    /// Whether something is done when the disk has what was written.
-    pub(super) fn waits_for_disk(&self) -> bool {
-        !self.gated.is_empty()
+    /// Whether the disk has all of the journal up to there.
+    pub(super) fn is_on_disk(&self, position: u64) -> bool {
+        position <= self.synced
     }
 
     pub(super) fn familiar(&mut self, client: ClientId) -> Option<&mut Familiar> {
@@ -159,10 +158,6 @@ impl Owner {
                 self.core.recover(now, fact);
             }
         })?;
-        let reserved = now + self.core.older_fence();
-        for name in &names {
-            self.names.restore(reserved, name);
-        }
         let known: Vec<ClientId> = clients.keys().copied().collect();
         // What a process wrote survives it; a machine that went down, or a disk that refused, may have lost the last of it. One that
         // was stopped on purpose granted nothing behind that.
@@ -172,6 +167,10 @@ impl Owner {
             folder.doubt()?;
         }
         self.core.recovered(now, &known, gap);
+        for name in &names {
+            let reserved = |host| self.core.fenced_at(host).unwrap_or(now);
+            self.names.restore(reserved, name);
+        }
         clients.retain(|client, known| known.watches || self.core.knows(*client));
         let took = super::clock::now().since(now);
         tracing::info!(facts, ?took, "the journal is read");
@@ -355,7 +354,7 @@ impl Owner {
             &message
         {
             // It may not have brought all of its tasks.
-            self.send_client(client, message.clone());
+            self.send_when_kept(client, message.clone());
         }
         let (Some(durable), Some(pool)) = (self.durable.as_mut(), jobs::kept_pool(&message)) else {
             return;
@@ -468,12 +467,5 @@ impl Owner {
         self.failed.get_or_insert_with(|| {
             format!("the journal cannot be written: {error}; look at the disk where `--state` is, then start again")
         });
-    }
-}
-
-impl super::handle::Options {
-    /// How long a host that is not heard of may still run tasks.
-    pub(super) fn fence(&self) -> std::time::Duration {
-        self.lease + self.lease / 10 + LEASE_MARGIN
     }
 }

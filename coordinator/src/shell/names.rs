@@ -81,8 +81,8 @@ impl Names {
         }
     }
 
-    /// A predecessor gave this name; until `reserved` it waits for its holder.
-    pub(crate) fn restore(&mut self, reserved: Timestamp, fact: &Fact) {
+    /// A predecessor gave this name; as long as `reserved` says of its host it waits for its holder.
+    pub(crate) fn restore(&mut self, reserved: impl Fn(HostId) -> Timestamp, fact: &Fact) {
         if let Fact::Name {
             host,
             name,
@@ -99,7 +99,7 @@ impl Names {
             let known = Name {
                 host: *host,
                 holder: Some(holder),
-                reserved_until: Some(reserved),
+                reserved_until: Some(reserved(*host)),
             };
             self.by_name.insert(name.clone(), known);
         }

@@ -126,6 +126,8 @@ pub(crate) struct Owner {
 pub(super) struct Stopping {
     reason: String,
     done: oneshot::Sender<()>,
+    /// What it has promised is in the journal up to there.
+    promised: Option<u64>,
     /// It waits no longer for its disk.
     pub(super) until: Timestamp,
 }
@@ -207,12 +209,12 @@ impl Owner {
         }
     }
 
-    /// Whether it was told to stop, and has told its peers what its disk holds.
+    /// Whether it was told to stop, and its peers know of what the disk has.
     fn is_stopped(&self) -> bool {
         self.stopping.as_ref().is_some_and(|stopping| {
-            let durable = self.durable.as_ref();
-            let waits = durable.is_some_and(Durable::waits_for_disk) && !self.is_stuck();
-            !waits || clock::now() >= stopping.until
+            let durable = self.durable.as_ref().zip(stopping.promised);
+            let waits = durable.is_some_and(|(durable, position)| !durable.is_on_disk(position));
+            !waits || self.is_stuck() || clock::now() >= stopping.until
         })
     }
 
@@ -229,6 +231,11 @@ impl Owner {
         self.trust_the_journal();
         self.tick_contents();
         self.act();
+        if let Some((stopping, durable)) = self.stopping.as_mut().zip(self.durable.as_ref()) {
+            stopping
+                .promised
+                .get_or_insert_with(|| durable.journal.position());
+        }
     }
 
     pub(super) fn on_input(&mut self, input: Input) {
@@ -297,6 +304,7 @@ impl Owner {
                 self.stopping = Some(Stopping {
                     reason,
                     done,
+                    promised: None,
                     until,
                 });
                 // What cannot be written down cannot be promised.

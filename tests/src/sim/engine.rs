@@ -428,6 +428,7 @@ impl Engine {
         for action in actions {
             self.act_durably(action);
         }
+        self.renew_journal_sometimes();
         let Some(Timestamp(due)) = self.coordinator.poll_timeout() else {
             return;
         };

@@ -17,6 +17,8 @@ use super::{
 
 /// How long a disk may take, in microseconds.
 const SYNC_US_MAX: u64 = 8_000;
+/// The journal begins anew at one in so many of the coordinator's turns.
+const RENEWED_ONE_IN: u64 = 200;
 /// How long a coordinator that stops waits for its last words to come, in microseconds.
 const GOODBYE_US: u64 = 300_000;
 /// How long a client may take to be back, in microseconds.
@@ -26,7 +28,9 @@ const BACK_US_MAX: u64 = 3_000_000;
 #[derive(Debug, Default)]
 pub(super) struct Journal {
     facts: Vec<Parcel>,
-    /// Facts that survive a power cut.
+    /// Facts that were written before these.
+    before: usize,
+    /// Facts that survive a power cut, with those.
     synced: usize,
     gated: VecDeque<(usize, Action)>,
     syncing: bool,
@@ -34,8 +38,17 @@ pub(super) struct Journal {
     pub(super) lives: u64,
     /// It is between two lives.
     pub(super) down: bool,
+    /// The last coordinator's machine lost its power.
+    cut: bool,
     /// A power cut took what was not on disk, and hosts have not had the time to fence what they run of it.
     doubted: bool,
+}
+
+impl Journal {
+    /// Facts that were written in all.
+    fn end(&self) -> usize {
+        self.before + self.facts.len()
+    }
 }
 
 impl Engine {
@@ -58,17 +71,32 @@ impl Engine {
         if !waits || !self.durable {
             return self.act(action);
         }
-        let at = self.journal.facts.len();
+        let at = self.journal.end();
         self.journal.gated.push_back((at, action));
         self.sync_soon();
     }
 
+    /// The journal begins anew, once in a while, when all that was decided has been written and done.
+    pub(super) fn renew_journal_sometimes(&mut self) {
+        if self.durable && self.chance.once_in(RENEWED_ONE_IN) {
+            self.renew_journal();
+        }
+    }
+
+    fn renew_journal(&mut self) {
+        let facts = self.coordinator.snapshot();
+        self.journal.before = self.journal.end();
+        self.journal.facts = facts.into_iter().map(|fact| encode(fact).0).collect();
+        self.journal.synced = self.journal.end();
+        for (_, action) in std::mem::take(&mut self.journal.gated) {
+            self.act(action);
+        }
+    }
+
     fn sync_soon(&mut self) {
         if !std::mem::replace(&mut self.journal.syncing, true) {
-            let (wait, upto) = (
-                self.chance.within(200..SYNC_US_MAX),
-                self.journal.facts.len(),
-            );
+            let wait = self.chance.within(200..SYNC_US_MAX);
+            let upto = self.journal.end();
             self.after(wait, What::Synced(self.journal.lives, upto));
         }
     }
@@ -78,11 +106,11 @@ impl Engine {
             return;
         }
         self.journal.syncing = false;
-        self.journal.synced = upto;
+        self.journal.synced = self.journal.synced.max(upto);
         while let Some((_, action)) = self.journal.gated.pop_front_if(|(at, _)| *at <= upto) {
             self.act(action);
         }
-        if self.journal.facts.len() > upto || !self.journal.gated.is_empty() {
+        if self.journal.end() > upto || !self.journal.gated.is_empty() {
             self.sync_soon();
         }
     }
@@ -92,12 +120,13 @@ impl Engine {
             return;
         }
         if power {
-            let (synced, all) = (self.journal.synced as u64, self.journal.facts.len() as u64);
+            let (synced, all) = (self.journal.synced as u64, self.journal.end() as u64);
             let left = self.chance.within(synced..all + 1);
             let left = usize::try_from(left).unwrap_or(usize::MAX);
-            self.journal.facts.truncate(left);
+            self.journal.facts.truncate(left - self.journal.before);
         }
-        self.journal.doubted = power || self.journal.doubted && self.coordinator.is_settling();
+        self.journal.cut = power;
+        self.journal.doubted &= self.coordinator.is_settling();
         self.journal.gated.clear();
         self.journal.syncing = false;
         self.journal.lives += 1;
@@ -126,9 +155,11 @@ impl Engine {
         self.after(GOODBYE_US, next(life));
     }
 
+    /// Its machine may be booted.
     pub(super) fn stopped(&mut self, life: u64) {
         if life == self.journal.lives {
-            self.kill_coordinator(false);
+            let power = self.chance.once_in(4);
+            self.kill_coordinator(power);
         }
     }
 
@@ -138,20 +169,25 @@ impl Engine {
         }
         self.coordinator = CoordinatorCore::new(self.coordinator_options());
         let now = Timestamp(self.now);
+        let mut was_stopped = false;
         for parcel in self.journal.facts.clone() {
             match decode(parcel) {
-                Ok(fact) => self.coordinator.recover(now, fact),
+                Ok(fact) => {
+                    if let Fact::Lease { stopping, .. } = fact {
+                        was_stopped = stopping;
+                    }
+                    self.coordinator.recover(now, fact);
+                }
                 Err(error) => {
                     return self.check(Err(format!("the journal is not understood: {error}")));
                 }
             }
         }
         let clients: Vec<_> = (0..self.clients.len()).map(client_id).collect();
+        self.journal.doubted |= self.journal.cut && !was_stopped;
         let gap = self.journal.doubted;
         self.coordinator.recovered(now, &clients, gap);
-        let facts = self.coordinator.snapshot();
-        self.journal.facts = facts.into_iter().map(|fact| encode(fact).0).collect();
-        self.journal.synced = self.journal.facts.len();
+        self.renew_journal();
         self.coordinator_stirred = true;
         if gap {
             // An operator whose last word was lost says it again.
