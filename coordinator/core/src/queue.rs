@@ -177,6 +177,13 @@ impl Queue {
     }
 
     /// The next task that waits for `host` alone.
+    /// Tasks that wait for one host alone may have begun there.
+    pub(crate) fn doubt_pinned(&mut self) {
+        for task in self.pinned.values_mut().flat_map(BTreeMap::values_mut) {
+            task.tries.may_have_begun = true;
+        }
+    }
+
     pub(crate) fn pop_pinned(&mut self, host: HostId) -> Option<Pending> {
         let tasks = self.pinned.get_mut(&host)?;
         let (_, task) = tasks.pop_first()?;

@@ -173,6 +173,10 @@ impl CoordinatorCore {
             self.settled_at = self.now + fence;
             for pool in self.pools.values_mut() {
                 pool.attempts_after = Attempt(highest_attempt(pool).0 + ATTEMPTS_UNKNOWN_MAX);
+                // Others are not granted before that is on disk.
+                if pool.reruns() {
+                    pool.queue.doubt_pinned();
+                }
             }
         }
         let length = self.longest_lease();
