@@ -274,6 +274,8 @@ impl Outbox {
             if !lost || !self.line.resumes() {
                 return;
             }
+            // It takes nothing any more, and its reader may have yet to see why: until then it would be tried again and again.
+            sender.closed().await;
             first = false;
         }
     }
