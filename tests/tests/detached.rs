@@ -28,9 +28,26 @@ fn detach(cluster: &Cluster, words: &[&str]) -> String {
     said(&mut command).trim().to_owned()
 }
 
-fn job(cluster: &Cluster, number: &str) -> Option<Value> {
+/// A client that has brought ten tasks, which have run, and may bring more; and its job's number.
+fn bringing(cluster: &Cluster) -> (Client, String) {
+    let mut command = cluster.client();
+    command.args(["map", "--detach", "--quiet", "echo"]);
+    let mut client = Client::fed(&mut command);
+    client.feed(0..10);
+    cluster.until("the first have run", |cluster| {
+        jobs(cluster)[0]["ended"] == 10
+    });
+    let number = jobs(cluster)[0]["id"].to_string();
+    (client, number)
+}
+
+fn jobs(cluster: &Cluster) -> Value {
     let jobs = said(cluster.client().args(["jobs", "--json"]));
-    let jobs: Value = serde_json::from_str(&jobs).expect("an array");
+    serde_json::from_str(&jobs).expect("an array")
+}
+
+fn job(cluster: &Cluster, number: &str) -> Option<Value> {
+    let jobs = jobs(cluster);
     let jobs = jobs.as_array().expect("an array").clone();
     let number: Value = number.parse().expect("a number");
     jobs.into_iter().find(|job| job["id"] == number)
@@ -62,20 +79,9 @@ fn g10_a_job_is_taken_whole_though_the_coordinator_is_killed_before_it_is_comple
 #[test]
 fn g6_a_job_whose_client_is_killed_before_it_is_complete_is_over_and_says_so() {
     let cluster = Cluster::start(1, 2);
-    let mut command = cluster.client();
-    command.args(["map", "--detach", "--quiet", "echo"]);
-    let mut client = Client::fed(&mut command);
-    client.feed(0..10);
-    let jobs = |cluster: &Cluster| -> Value {
-        let jobs = said(cluster.client().args(["jobs", "--json"]));
-        serde_json::from_str(&jobs).expect("an array")
-    };
-    cluster.until("the first have run", |cluster| {
-        jobs(cluster)[0]["ended"] == 10
-    });
+    let (mut client, number) = bringing(&cluster);
     client.kill();
     cluster.until("it is over", |cluster| jobs(cluster)[0]["state"] == "ended");
-    let number = jobs(&cluster)[0]["id"].to_string();
     let seen = output(cluster.client().args(["attach", &number]));
     assert_eq!(String::from_utf8_lossy(&seen.stdout).lines().count(), 10);
     let stderr = String::from_utf8_lossy(&seen.stderr);
@@ -223,18 +229,7 @@ fn g6_a_detached_job_that_is_cancelled_is_over_and_explain_says_what_waits() {
 #[test]
 fn g4_a_client_that_brings_a_job_is_told_that_it_was_cancelled() {
     let cluster = Cluster::start(1, 2);
-    let mut command = cluster.client();
-    command.args(["map", "--detach", "--quiet", "echo"]);
-    let mut client = Client::fed(&mut command);
-    client.feed(0..10);
-    let jobs = |cluster: &Cluster| -> Value {
-        let jobs = said(cluster.client().args(["jobs", "--json"]));
-        serde_json::from_str(&jobs).expect("an array")
-    };
-    cluster.until("the first have run", |cluster| {
-        jobs(cluster)[0]["ended"] == 10
-    });
-    let number = jobs(&cluster)[0]["id"].to_string();
+    let (client, number) = bringing(&cluster);
     said(cluster.client().args(["cancel", &number]));
     // It does not wait for its next line.
     let notes: Vec<String> = client.notes.iter().collect();
