@@ -405,3 +405,55 @@ impl Out {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{pin::pin, sync::mpsc, time::Duration};
+
+    use fleetpool_net::{Peer, local_pair};
+    use fleetpool_proto::{ClientId, Role};
+
+    use super::*;
+    use crate::cluster::line::Again;
+
+    /// It would be tried again and again, on the thread that its reader may need.
+    #[test]
+    fn g4_a_session_that_takes_nothing_is_left_until_it_is_known_to_be_over() {
+        let (ours, theirs) = local_pair(
+            Peer::local(Role::User, "client"),
+            Peer::local(Role::Coordinator, "coordinator"),
+        );
+        let again = Again {
+            client: ClientId::default(),
+            grace: Duration::from_secs(60),
+            redial: Box::new(|_| Box::pin(std::future::pending())),
+        };
+        let sender = ours.sender.clone();
+        let line = Line::new(ours.sender, Some(again));
+        let sessions = line.sessions();
+        let outbox = Arc::new(Outbox::new(PoolId(1), line));
+        // To be said to each session anew.
+        outbox.say(FromClient::OpenPool {
+            pool: PoolId(1),
+            options: Box::default(),
+        });
+        // The way out breaks first, and nothing has been read that would say so.
+        drop(theirs.receiver);
+        assert!(
+            sender
+                .try_send(FromClient::Done { pool: PoolId(1) }.into_frame())
+                .is_err()
+        );
+        assert!(sender.is_closed().is_none(), "nobody knows yet");
+        let (polled, waits) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut flushing = pin!(outbox.flush_to(sessions));
+            let poll = flushing
+                .as_mut()
+                .poll(&mut Context::from_waker(Waker::noop()));
+            polled.send(poll.is_pending()).ok();
+        });
+        let waits = waits.recv_timeout(Duration::from_secs(10));
+        assert_eq!(waits, Ok(true), "it waits");
+    }
+}
