@@ -28,8 +28,8 @@ pub struct Options {
     /// Where the agent marks its life. Another agent of the same folder begins only when everything below this one
     /// is gone, however it ended.
     pub state_dir: Option<PathBuf>,
-    /// The spawner is a service of its own, which listens in the state folder (see [`serve_spawner`](crate::serve_spawner)): the
-    /// commands that run here outlive this agent, and the next one goes on with them.
+    /// The spawner is a service of its own, which listens in the state folder (see [`serve_spawner`](crate::serve_spawner)): what
+    /// runs here outlives this agent, and the next one goes on with it.
     pub spawner_is_service: bool,
     /// Tasks are put into cgroups, where the host allows that, and held to these limits. `None`: there are no cgroups of ours, as is
     /// right for an agent that comes and goes with its client.

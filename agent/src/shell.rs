@@ -171,6 +171,7 @@ impl Shell {
         let shared = Shared {
             spawner,
             keeps: options.spawner_is_service,
+            relays: false,
             inbox: told,
         };
         Self {
@@ -339,6 +340,7 @@ impl Shell {
             if let Event::WorkerEnded {
                 slot, generation, ..
             }
+            | Event::WorkerVanished { slot, generation }
             | Event::WorkerUnfit {
                 slot, generation, ..
             } = &event

@@ -38,9 +38,13 @@ pub(crate) fn own_children() -> Vec<Pid> {
 
 /// Signals every process below this one, and tells which of them were not yet dead.
 pub(crate) fn signal_all(signal: Signal, spared: &BTreeSet<Pid>) -> Vec<Pid> {
-    let mut found = descendants(spared);
-    found.retain(|&pid| is_alive(pid) && kill(pid, signal).is_ok());
-    found
+    signal_these(signal, descendants(spared))
+}
+
+/// Signals these, and tells which of them were not yet dead.
+pub(crate) fn signal_these(signal: Signal, mut these: Vec<Pid>) -> Vec<Pid> {
+    these.retain(|&pid| is_alive(pid) && kill(pid, signal).is_ok());
+    these
 }
 
 /// TERM to every process below this one; those that are stopped are continued, or they would not hear it.

@@ -40,6 +40,7 @@ pub(crate) fn split(stream: std::os::unix::net::UnixStream) -> io::Result<(Incom
         writer,
         waiting: VecDeque::new(),
         tail: BytesMut::new(),
+        broken: false,
     };
     Ok((incoming, outgoing))
 }
@@ -102,12 +103,18 @@ pub(crate) struct Outgoing {
     waiting: VecDeque<Piece>,
     /// Small pieces that will be one buffer.
     tail: BytesMut,
+    /// The peer is gone.
+    broken: bool,
 }
 
 impl Outgoing {
     /// Puts a message behind the others; large payloads are not copied.
     pub(crate) fn put<M: Message>(&mut self, message: M) {
-        let frame = message.into_frame();
+        self.put_frame(message.into_frame());
+    }
+
+    /// The same of one that is a frame already.
+    pub(crate) fn put_frame(&mut self, frame: Frame) {
         Prelude::of(&frame, false).write(&mut self.tail);
         let Frame { header, body } = frame;
         self.put_pieces(std::iter::once(header).chain(body));
@@ -143,7 +150,10 @@ impl Outgoing {
             match self.send() {
                 Ok(sent) => self.advance(sent),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(_) => self.waiting.clear(),
+                Err(_) => {
+                    self.broken = true;
+                    self.waiting.clear();
+                }
             }
         }
     }
@@ -173,6 +183,11 @@ impl Outgoing {
                 None,
             )?)
         })
+    }
+
+    /// Whether [`Self::flush`] has found that nobody takes anything any more.
+    pub(crate) fn is_broken(&self) -> bool {
+        self.broken
     }
 
     /// Whether [`Self::flush`] has left something.

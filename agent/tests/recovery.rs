@@ -1,131 +1,24 @@
-//! Agents that end while their commands run, and others that go on with them (G10): the spawner is a service of its own. All
-//! that is killed here is a process.
+//! Agents that end while their commands run, and others that go on with them (G10).
 
 mod common;
+mod host;
 
 use std::{
     fs,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
-use common::{
-    Boss, PROBE,
-    door::{DAY, Door},
-    is_alive, kill, pid_in, probe,
-};
+use common::{Boss, door::DAY, is_alive};
 use fleetpool_proto::{
     Outcome,
     message::HeldState,
-    pool::{PoolOptions, Retries, Runtime, Spec},
+    pool::{PoolOptions, Retries},
 };
+use host::{GONE, Host, all_gone, spawner};
 use nix::sys::signal::Signal;
-use tempfile::TempDir;
-
-/// How soon everything must be gone that is to go (G6).
-const GONE: Duration = Duration::from_secs(2);
-
-/// A folder with a spawner that is a service, and an agent that goes on there again and again.
-struct Host {
-    folder: TempDir,
-    slots: u16,
-    spawner: Process,
-    agent: Process,
-    door: Door,
-    boss: Boss,
-}
-
-/// A process that ends with the test.
-struct Process(Child);
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended already.
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
-}
-
-impl Process {
-    fn start(command: &mut Command) -> Self {
-        Self(command.stdin(Stdio::null()).spawn().unwrap())
-    }
-
-    fn end(&mut self, signal: Signal) {
-        kill(self.0.id().try_into().unwrap(), signal);
-        self.0.wait().unwrap();
-    }
-}
-
-fn spawner(folder: &Path, outlives: Duration) -> Process {
-    let ms = outlives.as_millis().to_string();
-    let mut command = Command::new(probe());
-    command.arg("spawner").arg(folder).arg(ms);
-    Process::start(&mut command)
-}
-
-impl Host {
-    async fn new(slots: u16, pool: PoolOptions) -> Self {
-        Self::with(slots, pool, DAY, Duration::from_secs(300)).await
-    }
-
-    async fn with(slots: u16, pool: PoolOptions, lease: Duration, outlives: Duration) -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let address = format!("unix:{}", folder.path().join("door").display());
-        let mut door = Door::open(&address, lease);
-        let spawner = spawner(folder.path(), outlives);
-        let agent = agent(folder.path(), slots);
-        let mut boss = door.boss_of_another(slots, pool, Spec::default()).await;
-        let _ = boss.holds().await;
-        Self {
-            folder,
-            slots,
-            spawner,
-            agent,
-            door,
-            boss,
-        }
-    }
-
-    fn file(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
-    /// Ends the agent, and nobody is there.
-    fn end_agent(&mut self, signal: Signal) {
-        self.boss.lose_session();
-        self.agent.end(signal);
-    }
-
-    /// Another agent comes.
-    async fn next_agent(&mut self) {
-        self.agent = agent(self.folder.path(), self.slots);
-        self.boss.rejoin(self.door.next().await);
-    }
-
-    async fn begun(&mut self, file: &Path) -> i32 {
-        self.boss.until("its pid", |_| pid_in(file)).await
-    }
-}
-
-fn agent(folder: &Path, slots: u16) -> Process {
-    let address = format!("unix:{}", folder.join("door").display());
-    let mut command = Command::new(probe());
-    command.arg("go-on").arg(folder).arg(address);
-    command.arg(slots.to_string());
-    Process::start(&mut command)
-}
 
 fn numbered(count: usize) -> String {
     (1..=count).map(|line| format!("line {line}\n")).collect()
-}
-
-fn all_gone(pids: &[i32], since: Instant) {
-    while pids.iter().any(|&pid| is_alive(pid)) {
-        assert!(since.elapsed() < GONE, "{pids:?} are still there");
-        std::thread::sleep(Duration::from_millis(5));
-    }
 }
 
 #[tokio::test]
@@ -336,37 +229,4 @@ async fn g1_commands_without_an_agent_end_with_its_lease() {
         };
         assert_eq!(host.boss.holds().await, held);
     }
-}
-
-/// A worker that stays ends with the agent that it talks to. What it ran is told as what it is.
-#[tokio::test]
-async fn tasks_of_workers_that_stay_are_lost_with_their_agent() {
-    let runtime = Runtime::Native {
-        program: PROBE,
-        size: 0,
-    };
-    let pool = PoolOptions {
-        runtime,
-        ..PoolOptions::default()
-    };
-    let spec = fleetpool_proto::SpecId(2);
-    let mut host = Host::new(1, pool).await;
-    let body = Spec {
-        function: "sleep".into(),
-        ..Spec::default()
-    };
-    host.boss.define(spec, body).await;
-    host.boss
-        .grant_raw(spec, [(0, vec![b'x'; 60_000].into())])
-        .await;
-    host.boss
-        .until("it runs", |boss| boss.started.get(&0).cloned())
-        .await;
-    let pid = host.boss.started[&0].pid.try_into().unwrap();
-    host.end_agent(Signal::SIGKILL);
-    host.next_agent().await;
-    assert!(!is_alive(pid), "it is gone before it is told");
-    let end = host.boss.end(0).await;
-    assert_eq!(end.outcome(), Outcome::HostLost);
-    assert!(end.loss().message.contains("agent"), "{:?}", end.loss());
 }

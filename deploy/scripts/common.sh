@@ -93,7 +93,7 @@ is_active() {
     fi
 }
 
-# goes_on PROGRAM: whether an agent of that program could take the place of the one that is here while its commands run.
+# goes_on PROGRAM: whether an agent of that program could take the place of the one that is here while its tasks run.
 goes_on() { is_active && as "$(agent_user)" "$1" --identity "$identity" spawner --check 2>/dev/null; }
 
 # Another agent in the place of the one that is here. What runs here goes on.

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Puts another version of fleetpool in the place of the one that install.sh has installed, and goes back if its agent does not stay.
-# Commands that run here go on, where the new version can go on with them (`fleetpool spawner --check`); otherwise what runs here is
+# What runs here goes on, where the new version can go on with it (`fleetpool spawner --check`); otherwise it is
 # ended: `fleetpool drain HOST` first.
 #
 #   upgrade.sh [--user] [--dry-run] [--live] PROGRAM     a newer fleetpool; with --live only if nothing is ended by it

@@ -82,7 +82,7 @@ pub const JOB_KEPT_FOR: Duration = Duration::from_hours(24);
 /// bulk, so that it is never overtaken by the report of the task that printed it.
 pub const OUTPUT_LINE_BYTES_MAX: usize = BULK_BYTES_MIN - 1;
 /// Bytes of a pool's output that an agent holds until its coordinator has acknowledged them, before it stops reading from
-/// the pool's tasks (which slows them down).
+/// the pool's tasks (which slows them down). A relay holds as much of its worker's output until its agent has it.
 pub const OUTPUT_HELD_BYTES_MAX: usize = 4 << 20;
 /// Bytes of output that a command-line client keeps on disk until it is their turn to be written. Past it tasks are no
 /// longer printed as a whole, but line by line; where that cannot be (`--keep-order`, `--json`), the run fails.

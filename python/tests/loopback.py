@@ -21,6 +21,7 @@ class Cluster:
         self.folder = Path(folder)
         self.binary = binary()
         self.agents = {}
+        self.spawners = {}
         self.coordinator = None
         self.coordinator_options = coordinator_options
         self.address = None
@@ -47,14 +48,14 @@ class Cluster:
 
     def stop(self):
         """End every process."""
-        processes = [*self.agents.values(), *([self.coordinator] if self.coordinator else [])]
+        processes = [*self.agents.values(), *self.spawners.values(), *([self.coordinator] if self.coordinator else [])]
         for process in processes:
             process.kill()
         for process in processes:
             process.wait()
 
-    def add_agent(self, name, slots, env=None):
-        """Join an agent by a token of its own."""
+    def add_agent(self, name, slots, env=None, outlived=False):
+        """Join an agent by a token of its own. If it is to be `outlived`, its tasks go on when it is killed, until the next of its name."""
         token = self.folder / f"{name}.token"
         token.write_text(self.run("token", "create"))
         home = str(self.folder / name)
@@ -63,7 +64,12 @@ class Cluster:
         own = {"FLEETPOOL_IDENTITY": home, "XDG_CONFIG_HOME": home, "PATH": path_with(sys.executable)}
         # Not the tests' folder: what tasks need of it is to be brought to the hosts.
         inherited = {key: value for key, value in os.environ.items() if key not in ("PYTHONPATH", "FLEETPOOL_CLUSTER")}
-        self.agents[name] = self.spawn(name, arguments, {**inherited, **own, **(env or {})}, cwd=self.folder)
+        env = {**inherited, **own, **(env or {})}
+        if outlived:
+            arguments.append("--with-spawner")
+            if name not in self.spawners:
+                self.spawners[name] = self.spawn(f"{name}-spawner", ["spawner"], env, cwd=self.folder)
+        self.agents[name] = self.spawn(name, arguments, env, cwd=self.folder)
 
     def await_hosts(self, count):
         """Wait until so many hosts are up."""

@@ -145,6 +145,14 @@ def note_begin_and_end(log):
     append_line(log, "end")
 
 
+def note_and_nap(log_and_number):
+    """Write down that it runs, and give the process after a moment."""
+    log, number = log_and_number
+    append_line(log, str(number))
+    time.sleep(0.02)
+    return os.getpid()
+
+
 def note_host_and_await(log_and_released):
     log, released = log_and_released
     append_line(log, os.environ["FLEETPOOL_HOST"])

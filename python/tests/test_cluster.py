@@ -292,6 +292,26 @@ def test_tasks_of_a_lost_host_run_elsewhere(tmp_path, monkeypatch):
             assert pool.apply_async(tasks.where, (0,)).get(40) == "a2"
 
 
+def test_workers_and_what_they_run_outlive_their_agent(tmp_path, monkeypatch):
+    """Nothing that was begun ends or runs again, though it might not, and the workers are the first ones to the end."""
+    with Cluster(tmp_path) as cluster:
+        cluster.add_agent("a1", slots=2, outlived=True)
+        cluster.await_hosts(1)
+        point_to(cluster, monkeypatch)
+        begun, ran = tmp_path / "begun", tmp_path / "ran"
+        with Pool(2, tasks.append_line, (str(begun), "worker"), retries=0, **MODULES) as pool:
+            results = pool.imap_unordered(tasks.note_and_nap, [(str(ran), number) for number in range(120)])
+            pids = []
+            for _ in range(4):
+                pids += [next(results) for _ in range(20)]
+                cluster.kill_agent("a1")
+                cluster.add_agent("a1", slots=2, outlived=True)
+            pids += results
+        assert len(pids) == 120 and len(set(pids)) == 2, cluster.logs()
+        assert sorted(int(line) for line in ran.read_text().split()) == list(range(120))
+        assert begun.read_text().split() == ["worker"] * 2
+
+
 def test_a_lost_host_that_is_all_there_is_ends_in_host_lost_or_waits(tmp_path, monkeypatch):
     """A task that may not run again is told as lost; one that may waits for another host."""
     with Cluster(tmp_path, "--lease", "1s", "--lost-after", "2s") as cluster:

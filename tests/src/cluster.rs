@@ -29,7 +29,7 @@ pub struct Cluster {
     coordinator: Child,
     options: Vec<String>,
     agents: Vec<Child>,
-    /// What agents' commands outlive them below.
+    /// What agents' tasks outlive them below.
     spawners: Vec<Child>,
     folder: TempDir,
 }
@@ -263,7 +263,7 @@ impl Cluster {
         file
     }
 
-    /// Joins another agent, whose commands outlive it.
+    /// Joins another agent, whose tasks outlive it.
     ///
     /// # Panics
     /// When no token can be had.
@@ -277,7 +277,7 @@ impl Cluster {
         self.agents.push(agent.spawn().expect("the agent starts"));
     }
 
-    /// Kills an agent, and starts another in its place that goes on with its commands.
+    /// Kills an agent, and starts another in its place that goes on with its tasks.
     ///
     /// # Panics
     /// When it does not start.

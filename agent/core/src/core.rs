@@ -134,7 +134,14 @@ impl AgentCore {
                 end,
             } => self.on_worker_ended(slot, generation, &end),
             Event::WorkerFenced { slot, generation } => self.on_worker_fenced(slot, generation),
-            Event::WorkerEnding { slot, generation } => self.on_worker_ending(slot, generation),
+            Event::WorkerFound {
+                slot,
+                generation,
+                pid,
+                ending,
+                taken,
+            } => self.on_worker_found(slot, generation, pid, ending, taken),
+            Event::WorkerVanished { slot, generation } => self.on_worker_vanished(slot, generation),
             Event::TaskPid {
                 slot,
                 generation,

@@ -188,7 +188,12 @@ impl AgentCore {
     }
 
     /// The worker's slot is empty: what it ran has ended with it, what it had not begun waits again.
-    fn worker_gone(&mut self, slot: SlotNo, end: &WorkerEnd, failed_to_start: Option<String>) {
+    pub(crate) fn worker_gone(
+        &mut self,
+        slot: SlotNo,
+        end: &WorkerEnd,
+        failed_to_start: Option<String>,
+    ) {
         let entry = self.slots.get_mut(usize::from(slot.0));
         let Some(mut worker) = entry.and_then(|slot| slot.worker.take()) else {
             return;
@@ -268,6 +273,21 @@ impl Pool {
         }
         self.reports.add(row, payload);
         true
+    }
+
+    /// It was being ended anyway, or was not to be begun.
+    pub(crate) fn report_killed(&mut self, slot: SlotNo, handed: &Handed) {
+        if matches!(handed.fate, Fate::Cancelled | Fate::TimedOut) {
+            let row = ReportRow {
+                index: handed.task.index,
+                attempt: handed.task.attempt,
+                outcome: killed_outcome(handed.fate),
+                slot,
+                ..ReportRow::default()
+            };
+            let loss = self.loss_of_killed(handed);
+            self.reports.add(row, encode_header(&loss));
+        }
     }
 
     fn report_death(&mut self, worker: &Worker, first: &Handed, end: &WorkerEnd, ran: &Ran<'_>) {

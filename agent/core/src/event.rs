@@ -58,8 +58,22 @@ pub enum Event {
         /// Which worker of that slot.
         generation: u64,
     },
-    /// A keeper that was taken over is about to end: somebody told it to before.
-    WorkerEnding {
+    /// A worker that was taken over is there, and this is how.
+    WorkerFound {
+        /// Its slot.
+        slot: SlotNo,
+        /// Which worker of that slot.
+        generation: u64,
+        /// Its process, as in [`Event::WorkerReady`]; 0 when it is not ready.
+        pid: u32,
+        /// It is about to end: somebody told it to before.
+        ending: bool,
+        /// Tasks it was handed in its life and has kept.
+        taken: u32,
+    },
+    /// The slot's worker and every process under it are gone, and so is who could say how much of what was in its hands it has
+    /// done.
+    WorkerVanished {
         /// Its slot.
         slot: SlotNo,
         /// Which worker of that slot.
@@ -265,7 +279,8 @@ impl Event {
             Self::WorkerUnfit { .. } => "worker_unfit",
             Self::WorkerEnded { .. } => "worker_ended",
             Self::WorkerFenced { .. } => "worker_fenced",
-            Self::WorkerEnding { .. } => "worker_ending",
+            Self::WorkerFound { .. } => "worker_found",
+            Self::WorkerVanished { .. } => "worker_vanished",
             Self::TaskPid { .. } => "task_pid",
             Self::TaskEnded { .. } => "task_ended",
             Self::GivenBack { .. } => "given_back",

@@ -1,19 +1,17 @@
-//! A core that goes on where another ended (G10): its agent's process has been replaced, and the keepers of its commands
-//! have not noticed.
+//! A core that goes on where another ended (G10): its agent's process has been replaced, and its workers have not noticed.
 //!
-//! Keepers of commands are taken over with what they have in hand. Workers that stay (`native`, `python`) end with the
-//! agent that talked to them: whatever they had in hand is reported as lost, since nobody knows how much of it had begun.
+//! Workers are taken over with what they have in hand. Of one that is not there any more, nobody knows how much of that had
+//! begun: it is reported as lost.
 
 use fleetpool_proto::{
     AttemptId, Outcome, PoolId, SlotNo, Timestamp,
     message::{GrantRow, ReportRow},
     outcome::Loss,
-    pool::Runtime,
 };
 
 use crate::{
     core::{AgentCore, Options},
-    event::Action,
+    event::{Action, WorkerEnd},
     facts::{Fact, Inventory, PoolEntry, Reported, WorkerEntry},
     pools::Pool,
     slots::{Fate, Handed, Phase, Queued, Worker},
@@ -29,6 +27,8 @@ pub struct Heir {
     pub generation: u64,
     /// Whose.
     pub pool: PoolId,
+    /// Its process stays from task to task (`native`, `python`).
+    pub stays: bool,
     /// What it had in hand, as far as is known.
     pub handed: Vec<AttemptId>,
 }
@@ -91,11 +91,40 @@ impl AgentCore {
         self.facts.as_mut().map(std::mem::take).unwrap_or_default()
     }
 
-    /// It takes nothing more.
-    pub(crate) fn on_worker_ending(&mut self, slot: SlotNo, generation: u64) {
-        if let Some(worker) = self.worker(slot, generation) {
-            worker.phase = Phase::Killed;
+    pub(crate) fn on_worker_found(
+        &mut self,
+        slot: SlotNo,
+        generation: u64,
+        pid: u32,
+        ending: bool,
+        taken: u32,
+    ) {
+        if pid != 0 {
+            self.on_worker_ready(slot, generation, pid);
         }
+        if let Some(worker) = self.worker(slot, generation) {
+            worker.taken = taken;
+            if ending {
+                worker.phase = Phase::Killed;
+            }
+        }
+    }
+
+    pub(crate) fn on_worker_vanished(&mut self, slot: SlotNo, generation: u64) {
+        let Some(worker) = self.worker(slot, generation) else {
+            return;
+        };
+        let (id, handed) = (worker.pool, std::mem::take(&mut worker.handed));
+        if let Some(pool) = self.pools.get_mut(&id) {
+            pool.busy -= u16::from(!handed.is_empty());
+            let wanted = handed.iter().filter(|handed| handed.fate == Fate::Runs);
+            let lost: Vec<_> = wanted.map(|handed| handed.task.row()).collect();
+            pool.lose(slot, &lost);
+            for handed in handed {
+                pool.report_killed(slot, &handed);
+            }
+        }
+        self.worker_gone(slot, &WorkerEnd::default(), None);
     }
 
     pub(crate) fn tells_facts(&self) -> bool {
@@ -144,24 +173,29 @@ impl AgentCore {
         let id = entry.pool;
         let handed = entry.attempts();
         let pool = self.pools.get_mut(&id)?;
-        let slot = self.slots.get_mut(usize::from(number.0));
-        let Some(slot) = slot.filter(|_| pool.options.runtime == Runtime::Command) else {
+        let Some(slot) = self.slots.get_mut(usize::from(number.0)) else {
             pool.lose(number, &entry.handed);
             self.note(|| Fact::WorkerOver { slot: number });
             return None;
         };
-        let mut worker = Worker::new(number, entry.generation, id, true);
-        worker.phase = Phase::Ready;
+        let command = pool.is_command();
+        let mut worker = Worker::new(number, entry.generation, id, command);
+        // One that stays is ready when it says so, or has been handed something.
+        if command || !entry.handed.is_empty() {
+            worker.phase = Phase::Ready;
+        }
         worker.first_since = Timestamp(entry.since_us);
         worker.handed = entry.handed.iter().map(handed_before).collect();
         pool.busy += u16::from(worker.is_busy());
         pool.crew.push(number);
+        pool.crew_wanted += 1;
         slot.worker = Some(worker);
         self.empty.remove(&number);
         Some(Heir {
             slot: number,
             generation: entry.generation,
             pool: id,
+            stays: !command,
             handed,
         })
     }
@@ -177,14 +211,15 @@ impl Pool {
         }
     }
 
-    /// These were in the hands of a worker that has ended with its agent.
+    /// These were in the hands of a worker that is not there any more, and nobody knows how much of it had begun.
     fn lose(&mut self, slot: SlotNo, handed: &[GrantRow]) {
         let outcome = if self.is_rerunnable() {
             Outcome::HostLost
         } else {
             Outcome::Unknown
         };
-        let why = "its worker was ended when the agent of its host was started anew";
+        let why =
+            "its worker, and what was known of it, was ended with its agent or with its relay";
         for row in handed {
             let row = ReportRow {
                 index: row.index,

@@ -13,7 +13,10 @@ use nix::{
     sys::socket::{MsgFlags, send},
 };
 
-use super::message::{Attached, FromKeeper, ToKeeper};
+use super::{
+    message::{Attached, FromKeeper, ToKeeper},
+    unheard::Unheard,
+};
 use crate::spawner::sys;
 
 /// Bytes waiting for the agent from which on no output is read: the task that floods is slowed down.
@@ -29,27 +32,17 @@ pub(crate) struct Channel {
     outgoing: BytesMut,
     ended: bool,
     /// Of a keeper that outlives its agent.
-    unheard: Option<Unheard>,
-}
-
-/// What was said and is not known to be written down.
-struct Unheard {
-    /// The first one's number.
-    next: u64,
-    frames: VecDeque<Bytes>,
-    bytes: usize,
+    unheard: Option<Unheard<Bytes>>,
+    /// Bytes of it.
+    unheard_bytes: usize,
 }
 
 impl Channel {
     /// `keeps`: what is said may have to be said again to another agent.
     pub(crate) fn new(socket: OwnedFd, keeps: bool) -> Self {
-        let unheard = keeps.then(|| Unheard {
-            next: 1,
-            frames: VecDeque::new(),
-            bytes: 0,
-        });
         Self {
-            unheard,
+            unheard: keeps.then(Unheard::default),
+            unheard_bytes: 0,
             socket,
             incoming: BytesMut::new(),
             descriptors: VecDeque::new(),
@@ -70,28 +63,21 @@ impl Channel {
 
     /// Whether so many wait that no more should come.
     pub(crate) fn is_full(&self) -> bool {
-        let unheard = self.unheard.as_ref().map_or(0, |unheard| unheard.bytes);
-        self.outgoing.len().max(unheard) >= OUT_BYTES_MAX
+        self.outgoing.len().max(self.unheard_bytes) >= OUT_BYTES_MAX
     }
 
     /// Whether all that was said is known to be written down, where that matters.
     pub(crate) fn is_heard(&self) -> bool {
-        self.unheard
-            .as_ref()
-            .is_none_or(|unheard| unheard.frames.is_empty())
+        self.unheard.as_ref().is_none_or(Unheard::is_empty)
     }
 
     /// What was said up to this number need not be said again.
     pub(crate) fn heard(&mut self, number: u64) {
-        let Some(unheard) = &mut self.unheard else {
-            return;
-        };
-        while unheard.next <= number
-            && let Some(frame) = unheard.frames.pop_front()
-        {
-            unheard.next += 1;
-            unheard.bytes -= frame.len();
-        }
+        let heard = self
+            .unheard
+            .iter_mut()
+            .flat_map(|unheard| unheard.heard(number));
+        self.unheard_bytes -= heard.map(|frame| frame.len()).sum::<usize>();
     }
 
     /// Talks to another agent from now on: says how things are, and again all that is unheard.
@@ -101,11 +87,11 @@ impl Channel {
         self.incoming.clear();
         self.descriptors.clear();
         self.outgoing.clear();
-        let next = self.unheard.as_ref().map_or(1, |unheard| unheard.next);
+        let next = self.unheard.as_ref().map_or(1, Unheard::next);
         let attached = FromKeeper::Attached(Attached { next, ..attached });
         frame::write_inline(&attached.into_frame(), &mut self.outgoing);
-        for unheard in self.unheard.iter().flat_map(|unheard| &unheard.frames) {
-            self.outgoing.extend_from_slice(unheard);
+        for frame in self.unheard.iter().flat_map(Unheard::iter) {
+            self.outgoing.extend_from_slice(frame);
         }
         frame::write_inline(&FromKeeper::Resumed.into_frame(), &mut self.outgoing);
     }
@@ -121,8 +107,8 @@ impl Channel {
         if !self.ended {
             self.outgoing.extend_from_slice(&bytes);
         }
-        unheard.bytes += bytes.len();
-        unheard.frames.push_back(bytes.freeze());
+        self.unheard_bytes += bytes.len();
+        unheard.push(bytes.freeze());
     }
 
     /// Sends what the socket takes.

@@ -1,11 +1,17 @@
-//! What an agent and its keepers say to each other: inline frames over their socket. Both ends are of one build, but where a
-//! keeper has outlived its agent: fields and variants are added, never removed, and the spawner's `VERSION` is raised where
-//! older builds would misunderstand.
+//! What an agent and its keepers say to each other: inline frames over their socket. A relay speaks as a keeper. Both ends are of
+//! one build, but where a keeper or a relay has outlived its agent: fields and variants are added, never removed, and the spawner's
+//! `VERSION` is raised where older builds would misunderstand.
 
 use std::path::PathBuf;
 
 use bytes::Bytes;
-use fleetpool_proto::{AttemptId, Message, Outcome, Payloads, SpecId, message::Stream, pool::Spec};
+use fleetpool_proto::{
+    AttemptId, Message, Outcome, Payloads, SpecId,
+    message::Stream,
+    pool::Spec,
+    rows::table,
+    worker::{DoneRow, RunRow},
+};
 use serde::{Deserialize, Serialize};
 
 /// What an agent tells a keeper.
@@ -18,6 +24,17 @@ pub(crate) enum ToKeeper {
         /// The program's path.
         program: PathBuf,
     },
+    /// First to a relay: what the worker is whose sockets came with the relay's own.
+    Relay {
+        /// Which worker of its slot.
+        generation: u64,
+        /// A native worker's program; `None`: Python.
+        program: Option<PathBuf>,
+        /// What it begins with, but for the argument.
+        initializer: Option<String>,
+        /// One item: the initializer's argument, where there is one.
+        payloads: Payloads,
+    },
     /// Become a pool's template: nothing of a keeper is left but its place below the spawner.
     Become {
         /// The interpreter: a path, or a name to be looked for as a shell does.
@@ -29,9 +46,9 @@ pub(crate) enum ToKeeper {
     Define {
         /// Number of the specification.
         spec: SpecId,
-        /// What it says, but for the standard input.
+        /// What it says, but for the standard input and the code.
         body: Box<Spec>,
-        /// One item: the standard input.
+        /// One item: the standard input, or (to a relay) the code.
         payloads: Payloads,
         /// The standard input is large: it is a file, whose descriptor comes with this.
         by_descriptor: bool,
@@ -43,6 +60,14 @@ pub(crate) enum ToKeeper {
         /// What it has in common with others.
         spec: SpecId,
         /// One item: a `CommandTask`.
+        payloads: Payloads,
+    },
+    /// To a relay: tasks to run, behind those that the worker has.
+    Hand {
+        /// The tasks.
+        #[serde(with = "table")]
+        rows: Vec<RunRow>,
+        /// Their arguments, a row each.
         payloads: Payloads,
     },
     /// Give back up to `count` commands not yet begun, the last first; answered by `GivenBack`.
@@ -129,6 +154,16 @@ pub(crate) enum FromKeeper {
         /// One item: a `CommandEnd`, or a `Loss`.
         payloads: Payloads,
     },
+    /// From a relay: the worker has ended these tasks, one after another.
+    Done {
+        /// The worker's process.
+        pid: u32,
+        /// How they ended.
+        #[serde(with = "table")]
+        rows: Vec<DoneRow>,
+        /// Their results or errors, a row each.
+        payloads: Payloads,
+    },
     /// These commands will not be run by this keeper.
     GivenBack {
         /// Which.
@@ -139,7 +174,7 @@ pub(crate) enum FromKeeper {
         /// Its process.
         pid: u32,
     },
-    /// The worker could not be started; the keeper ends.
+    /// The worker could not be started, or is of no use; the keeper ends.
     WorkerNotStarted {
         /// Why, for people.
         reason: String,
@@ -154,6 +189,15 @@ pub(crate) enum FromKeeper {
         out_of_memory: bool,
         /// Its largest resident memory, in KiB.
         memory_kib_peak: u64,
+        /// Its process, as a relay knows it.
+        #[serde(default)]
+        pid: u32,
+        /// The last of what it wrote to stderr, as a relay knows it.
+        #[serde(default)]
+        stderr_tail: String,
+        /// It was given up before it was there. A keeper may come yet, and ends at once.
+        #[serde(default)]
+        was_given_up: bool,
     },
 }
 
@@ -163,14 +207,18 @@ pub(crate) enum FromKeeper {
 pub(crate) struct Attached {
     /// Its process.
     pub(crate) pid: u32,
-    /// What runs, and its process.
+    /// What runs, and its process; to a relay that is not known.
     pub(crate) running: Option<(AttemptId, u32)>,
-    /// What has not begun.
+    /// What has not begun; of a relay: what it has in hand.
     pub(crate) waiting: Vec<AttemptId>,
     /// It takes nothing more.
     pub(crate) is_ending: bool,
     /// The number of the first message that follows.
     pub(crate) next: u64,
+    /// Of a relay: its worker has not said that it is ready.
+    pub(crate) is_starting: bool,
+    /// Of a relay: tasks that its worker was handed and has kept.
+    pub(crate) taken: u32,
 }
 
 /// How a command ended.
@@ -191,7 +239,10 @@ pub(crate) struct TaskEnd {
 impl Message for ToKeeper {
     fn payloads(&mut self) -> Option<&mut Payloads> {
         match self {
-            Self::Define { payloads, .. } | Self::Run { payloads, .. } => Some(payloads),
+            Self::Define { payloads, .. }
+            | Self::Run { payloads, .. }
+            | Self::Hand { payloads, .. }
+            | Self::Relay { payloads, .. } => Some(payloads),
             _ => None,
         }
     }
@@ -200,9 +251,11 @@ impl Message for ToKeeper {
         match self {
             Self::Place(_) => "place",
             Self::Work { .. } => "work",
+            Self::Relay { .. } => "relay",
             Self::Become { .. } => "become",
             Self::Define { .. } => "define",
             Self::Run { .. } => "run",
+            Self::Hand { .. } => "hand",
             Self::GiveBack { .. } => "give_back",
             Self::Kill { .. } => "kill",
             Self::End { .. } => "end",
@@ -215,7 +268,9 @@ impl Message for ToKeeper {
 impl Message for FromKeeper {
     fn payloads(&mut self) -> Option<&mut Payloads> {
         match self {
-            Self::Printed { payloads, .. } | Self::Ended { payloads, .. } => Some(payloads),
+            Self::Printed { payloads, .. }
+            | Self::Ended { payloads, .. }
+            | Self::Done { payloads, .. } => Some(payloads),
             _ => None,
         }
     }
@@ -229,6 +284,7 @@ impl Message for FromKeeper {
             Self::Running { .. } => "running",
             Self::Printed { .. } => "printed",
             Self::Ended { .. } => "ended",
+            Self::Done { .. } => "done",
             Self::GivenBack { .. } => "given_back",
             Self::WorkerStarted { .. } => "worker_started",
             Self::WorkerNotStarted { .. } => "worker_not_started",

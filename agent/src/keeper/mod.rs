@@ -9,6 +9,7 @@ pub(crate) mod message;
 mod pipe;
 mod process;
 mod task;
+pub(crate) mod unheard;
 mod worker;
 
 pub(crate) use process::{STATUS_LEFT_CHILDREN, adopt, run};

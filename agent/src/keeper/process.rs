@@ -247,7 +247,7 @@ impl Keeper {
             running,
             waiting: self.waiting.iter().map(|waiting| waiting.attempt).collect(),
             is_ending: self.ending != Ending::No,
-            next: 0,
+            ..Attached::default()
         }
     }
 
@@ -385,6 +385,8 @@ impl Keeper {
             ToKeeper::GiveBack { count } => self.give_back(count),
             ToKeeper::Kill { attempt, grace_ms } => self.kill(attempt, grace(grace_ms)),
             ToKeeper::End { grace_ms } => self.end(grace(grace_ms)),
+            // To a relay.
+            ToKeeper::Relay { .. } | ToKeeper::Hand { .. } => {}
             ToKeeper::Stop if self.ending == Ending::No => self.ending = Ending::Soon,
             ToKeeper::Stop => {}
             ToKeeper::Heard { number } => self.channel.heard(number),
@@ -591,6 +593,9 @@ impl Keeper {
             signal,
             out_of_memory: !tree.asked && self.memory.was_taken(signal, end.status.code()),
             memory_kib_peak: end.memory_kib_peak,
+            pid: end.pid.as_raw().unsigned_abs(),
+            stderr_tail: String::new(),
+            was_given_up: false,
         });
     }
 }

@@ -41,7 +41,7 @@ pub(super) struct Memory {
     /// What keepers are to know when it is written.
     unconfirmed: Vec<Heard>,
     output_acked: u64,
-    /// Keepers that were found and have not said yet how they are.
+    /// Keepers and relays that were found and have not said yet how they are.
     silent: BTreeSet<SlotNo>,
     /// Until when they are waited for.
     wait_until: Instant,
@@ -79,8 +79,9 @@ impl Shell {
             // What it was set to was for what another has left, which is gone now.
             fence.set(None);
         }
-        tracing::info!(commands = found.len(), goes_on, "the spawner is there");
+        tracing::info!(workers = found.len(), goes_on, "the spawner is there");
         let mut shell = Self::of(options, facts, Some(lock), core, Arc::new(spawner), gone);
+        shell.shared.relays = greeting.relays;
         (shell.fence, shell.output) = (Some(fence), Output::resume(output));
         let silent = found.iter().map(|(heir, _)| heir.slot).collect();
         shell.memory = Some(shell.begin_journal(&folder, heard, silent)?);
@@ -153,8 +154,9 @@ impl Shell {
             memory.hear(heard);
         }
         for event in &told.events {
-            if let Event::WorkerReady { slot, .. }
+            if let Event::WorkerFound { slot, .. }
             | Event::WorkerEnded { slot, .. }
+            | Event::WorkerVanished { slot, .. }
             | Event::WorkerUnfit { slot, .. } = event
             {
                 memory.silent.remove(slot);
@@ -302,6 +304,7 @@ async fn find(
         let known = heard.get(&heir.slot);
         let known = known.filter(|(generation, _)| *generation == heir.generation);
         let found = Found {
+            stays: heir.stays,
             socket: when_it_listens(|| spawner.attach(name)).await?,
             heard: known.map_or(0, |(_, number)| *number),
             handed: heir.handed.clone(),

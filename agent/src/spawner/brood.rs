@@ -6,19 +6,27 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
     io::{self, Write as _},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd},
     time::{Duration, Instant},
 };
 
 use fleetpool_proto::frame::{decode_header, encode_header};
 use nix::{
-    sys::{prctl, signalfd::SignalFd},
+    errno::Errno,
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        prctl,
+        signal::Signal,
+        signalfd::SignalFd,
+        socket::{Shutdown, shutdown},
+        wait::{Id, WaitPidFlag, WaitStatus, waitid},
+    },
     unistd::Pid,
 };
 
 use super::{
     cgroup::{Contained, Groups},
-    process::{Fate, child_signals},
+    process::{Fate, child_signals, is_ready},
     request::{self, Name, Request},
     sys::{self, SingleThreaded},
 };
@@ -36,13 +44,12 @@ const LIMITS_BYTES_MAX: usize = 1024;
 pub(super) struct Brood {
     children: SignalFd,
     single: SingleThreaded,
+    /// Keepers, and relays.
     keepers: BTreeMap<Pid, Keeper>,
-    /// Those of them that have become templates.
-    templates: BTreeSet<Pid>,
-    /// Keepers whose template has died.
-    adopted: BTreeSet<Pid>,
-    /// Sockets of keepers that have ended, whose orphans may still live.
-    ended: Vec<OwnedFd>,
+    /// Keepers whose template has died, and whether they end with their agent; the others' agents are relays.
+    adopted: BTreeMap<Pid, bool>,
+    /// What has ended and may have left something that still lives.
+    ended: Vec<Ended>,
     /// Whether an adopted one has ended, and its orphans may still live.
     is_orphaned: bool,
     /// What tasks were allowed to leave behind.
@@ -56,22 +63,81 @@ pub(super) struct Brood {
     lock: OwnedFd,
 }
 
-/// A keeper, from its spawner's side.
+/// A keeper or a relay, from its spawner's side.
 struct Keeper {
     /// A second handle on its socket: the agent sees its end only when both are closed, and the spawner closes its own when
     /// nothing of that keeper is left.
     socket: OwnedFd,
-    /// Of one that outlives its agent.
-    kept: Option<Kept>,
+    name: Name,
+    role: Role,
+    /// Of a relay: a second handle on the socket that leads to its keeper. The keeper is told through it that its relay has ended, and
+    /// it tells that the keeper has.
+    below: Option<OwnedFd>,
+}
+
+/// With whom a keeper ends.
+enum Role {
+    /// With its agent.
+    Bound,
+    /// With its agent. It has become a template; whether that is so of the keepers that it starts, too.
+    Template { binds: bool },
+    /// With the relay of its name.
+    Held,
+    /// When nobody asks for it any more.
+    Kept(Kept),
 }
 
 /// What a spawner needs to hand a keeper over to the next agent.
 struct Kept {
-    name: Name,
     /// Where it is told of its next agent. When it is closed, the keeper ends.
     control: OwnedFd,
     /// The present agent has asked for it.
     is_claimed: bool,
+}
+
+/// What is left of a keeper or a relay that has ended, until nothing is below it.
+struct Ended {
+    /// Closed then.
+    _socket: OwnedFd,
+    below: Option<OwnedFd>,
+}
+
+impl Keeper {
+    fn kept(&self) -> Option<&Kept> {
+        match &self.role {
+            Role::Kept(kept) => Some(kept),
+            _ => None,
+        }
+    }
+
+    fn kept_mut(&mut self) -> Option<&mut Kept> {
+        match &mut self.role {
+            Role::Kept(kept) => Some(kept),
+            _ => None,
+        }
+    }
+}
+
+impl Ended {
+    /// With `below`, the keeper there is told to end.
+    fn new(socket: OwnedFd, below: Option<OwnedFd>) -> Self {
+        if let Some(below) = &below {
+            // One that has closed its end already needs no telling.
+            shutdown(below.as_raw_fd(), Shutdown::Write).ok();
+        }
+        Self {
+            _socket: socket,
+            below,
+        }
+    }
+
+    /// Whether the keeper below is gone, too: what it has left is an orphan then.
+    fn is_over(&self) -> bool {
+        self.below.as_ref().is_none_or(|below| {
+            let mut fds = [PollFd::new(below.as_fd(), PollFlags::empty())];
+            poll(&mut fds, PollTimeout::ZERO).is_err() || is_ready(&fds[0])
+        })
+    }
 }
 
 impl Brood {
@@ -83,8 +149,7 @@ impl Brood {
             children: child_signals()?,
             single,
             keepers: BTreeMap::new(),
-            templates: BTreeSet::new(),
-            adopted: BTreeSet::new(),
+            adopted: BTreeMap::new(),
             ended: Vec::new(),
             is_orphaned: false,
             left: BTreeSet::new(),
@@ -102,7 +167,11 @@ impl Brood {
         mut descriptors: Vec<OwnedFd>,
     ) -> Option<Fate> {
         match request.kind {
-            request::SWEEP => self.ended.extend(descriptors),
+            request::SWEEP => {
+                let sockets = descriptors.into_iter();
+                self.ended
+                    .extend(sockets.map(|socket| Ended::new(socket, None)));
+            }
             request::ATTACH => self.attach(request.name, descriptors.pop()?),
             request::CONTAIN => self.contain(descriptors.pop()?),
             kind => return self.start_keeper(kind, request.name, descriptors),
@@ -110,28 +179,45 @@ impl Brood {
         None
     }
 
-    /// Forks a keeper. In the child, its descriptors.
+    /// Forks a keeper or a relay. In the child, what it is to be.
     fn start_keeper(&mut self, kind: u8, name: Name, descriptors: Vec<OwnedFd>) -> Option<Fate> {
         let socket = descriptors.first()?.try_clone().ok()?;
+        let below = match kind {
+            request::RELAY => Some(descriptors.get(1)?.try_clone().ok()?),
+            _ => None,
+        };
         let control = match kind {
-            request::KEPT => Some(sys::pair().ok()?),
+            request::KEPT | request::RELAY => Some(sys::pair().ok()?),
             _ => None,
         };
         let (ours, theirs) = control.unzip();
         let lock = self.lock.try_clone().ok()?;
         let leaf = self.groups.as_ref().map(Groups::leaf).unwrap_or_default();
         match self.single.fork() {
+            Ok(None) if kind == request::RELAY => {
+                return Some(Fate::Relay(descriptors, lock, theirs?, leaf));
+            }
             Ok(None) => return Some(Fate::Keeper(descriptors, lock, theirs, leaf)),
             Ok(Some(pid)) => {
-                let kept = ours.map(|control| Kept {
+                let role = match ours {
+                    Some(control) => Role::Kept(Kept {
+                        control,
+                        is_claimed: true,
+                    }),
+                    None => match kind {
+                        request::HELD => Role::Held,
+                        request::TEMPLATE => Role::Template { binds: true },
+                        request::HELD_TEMPLATE => Role::Template { binds: false },
+                        _ => Role::Bound,
+                    },
+                };
+                let keeper = Keeper {
+                    socket,
                     name,
-                    control,
-                    is_claimed: true,
-                });
-                self.keepers.insert(pid, Keeper { socket, kept });
-                if kind == request::TEMPLATE {
-                    self.templates.insert(pid);
-                }
+                    role,
+                    below,
+                };
+                self.keepers.insert(pid, keeper);
                 if let Some(groups) = &mut self.groups {
                     groups.move_on();
                 }
@@ -174,17 +260,16 @@ impl Brood {
         }
     }
 
-    /// Gives a keeper another agent. Where there is none of that name, the agent sees the socket close.
+    /// Gives a keeper or a relay another agent. Where there is none of that name, the agent sees the socket close.
     fn attach(&mut self, name: Name, socket: OwnedFd) {
-        let is_it =
-            |keeper: &&mut Keeper| keeper.kept.as_ref().is_some_and(|kept| kept.name == name);
+        let is_it = |keeper: &&mut Keeper| keeper.name == name && keeper.kept().is_some();
         let Some(keeper) = self.keepers.values_mut().find(is_it) else {
             return;
         };
         let Ok(second) = socket.try_clone() else {
             return;
         };
-        if let Some(kept) = &mut keeper.kept
+        if let Some(kept) = keeper.kept_mut()
             && request::hand_over(kept.control.as_fd(), &socket).is_ok()
         {
             kept.is_claimed = true;
@@ -194,37 +279,65 @@ impl Brood {
 
     /// The agent has gone. Those that outlive it wait for the next one; the others see its end themselves.
     pub(super) fn agent_gone(&mut self) {
-        for kept in self
-            .keepers
-            .values_mut()
-            .filter_map(|keeper| keeper.kept.as_mut())
-        {
-            kept.is_claimed = false;
+        for keeper in self.keepers.values_mut() {
+            if let Some(kept) = keeper.kept_mut() {
+                kept.is_claimed = false;
+            }
         }
-        let keepers = self.keepers.iter();
-        let others = keepers.filter(|(_, keeper)| keeper.kept.is_none());
-        let others: Vec<Pid> = others.map(|(pid, _)| *pid).collect();
+        let kept = self.names(|_| true);
+        let mut others = self.all_but(&kept);
+        others.extend(
+            self.adopted
+                .iter()
+                .filter(|(_, binds)| **binds)
+                .map(|(pid, _)| *pid),
+        );
         self.doom(others);
     }
 
     /// Ends what the present agent has not asked for.
     pub(super) fn end_unclaimed(&mut self) {
-        let is_claimed = |keeper: &Keeper| keeper.kept.as_ref().is_some_and(|kept| kept.is_claimed);
-        let unclaimed = self
-            .keepers
-            .iter_mut()
-            .filter(|(_, keeper)| !is_claimed(keeper));
-        let mut doomed = Vec::new();
-        for (pid, keeper) in unclaimed {
-            keeper.kept = None;
-            doomed.push(*pid);
+        let claimed = self.names(|kept| kept.is_claimed);
+        let mut doomed = self.all_but(&claimed);
+        for pid in &doomed {
+            if let Some(keeper) = self.keepers.get_mut(pid) {
+                keeper.role = Role::Bound;
+            }
         }
+        // Whose relay an adopted one has is not known here: as long as any relay goes on, it is left to its own.
+        let mut relays = self
+            .keepers
+            .values()
+            .filter(|keeper| keeper.below.is_some());
+        let goes_on = relays.any(|relay| claimed.contains(&relay.name));
+        let is_doomed = |binds: bool| binds || !goes_on;
+        let adopted = self.adopted.iter().filter(|(_, binds)| is_doomed(**binds));
+        doomed.extend(adopted.map(|(pid, _)| *pid));
         self.doom(doomed);
+    }
+
+    /// The names of those that outlive their agent, and are such.
+    fn names(&self, such: impl Fn(&Kept) -> bool) -> BTreeSet<Name> {
+        let such = |keeper: &&Keeper| keeper.kept().is_some_and(&such);
+        self.keepers
+            .values()
+            .filter(such)
+            .map(|keeper| keeper.name)
+            .collect()
+    }
+
+    /// Keepers and relays but those of these names, and those that end with their agent.
+    fn all_but(&self, names: &BTreeSet<Name>) -> Vec<Pid> {
+        let spared = |keeper: &Keeper| match keeper.role {
+            Role::Bound | Role::Template { .. } => false,
+            Role::Held | Role::Kept(_) => names.contains(&keeper.name),
+        };
+        let others = self.keepers.iter().filter(|(_, keeper)| !spared(keeper));
+        others.map(|(pid, _)| *pid).collect()
     }
 
     fn doom(&mut self, keepers: Vec<Pid>) {
         self.doomed.extend(keepers);
-        self.doomed.extend(&self.adopted);
         if self.is_clearing() {
             self.doom_at.get_or_insert(Instant::now() + KEEPERS_END_MAX);
         }
@@ -235,10 +348,16 @@ impl Brood {
         !self.doomed.is_empty() || self.is_burying()
     }
 
-    /// Whether a keeper lives that cannot be handed over to another agent.
+    /// Whether a worker's keeper lives that cannot be handed over to another agent.
     pub(super) fn has_bound(&self) -> bool {
-        let bound = |keeper: &Keeper| keeper.kept.is_none();
-        !self.adopted.is_empty() || self.keepers.values().any(bound)
+        let binds =
+            |keeper: &Keeper| matches!(keeper.role, Role::Bound | Role::Template { binds: true });
+        self.adopted.values().any(|binds| *binds) || self.keepers.values().any(binds)
+    }
+
+    /// Whether there are relays.
+    pub(super) fn has_relays(&self) -> bool {
+        self.keepers.values().any(|keeper| keeper.below.is_some())
     }
 
     /// Whether nothing is left but what may be, now that all is to end. To be asked again after [`KILL_AGAIN`].
@@ -259,8 +378,7 @@ impl Brood {
         if self.doomed.is_empty() {
             self.doom_at = None;
         } else if self.doom_at.is_some_and(|at| Instant::now() >= at) {
-            let spared = self.spared();
-            tree::kill_all(&spared.difference(&self.doomed).copied().collect());
+            self.kill_doomed();
         }
         Ok(())
     }
@@ -281,8 +399,14 @@ impl Brood {
         if let Some(groups) = self.groups.as_mut().filter(|_| some) {
             groups.tidy();
         }
-        if self.is_burying() && self.kill_orphans() == 0 {
-            self.ended.clear();
+        let over: Vec<bool> = self.ended.iter().map(Ended::is_over).collect();
+        if over.contains(&false) {
+            // A keeper that is stopped does not hear that its relay has ended.
+            tree::signal_these(Signal::SIGCONT, self.adopted.keys().copied().collect());
+        }
+        if (self.is_orphaned || over.contains(&true)) && self.kill_orphans() == 0 {
+            let mut over = over.into_iter();
+            self.ended.retain(|_| over.next() != Some(true));
             self.is_orphaned = false;
         }
         Ok(())
@@ -291,22 +415,23 @@ impl Brood {
     fn on_ended(&mut self, pid: Pid, status: Option<i32>) {
         self.left.remove(&pid);
         self.doomed.remove(&pid);
-        self.is_orphaned |= self.adopted.remove(&pid);
+        self.is_orphaned |= self.adopted.remove(&pid).is_some();
         let Some(keeper) = self.keepers.remove(&pid) else {
             return;
         };
         if status == Some(keeper::STATUS_LEFT_CHILDREN) {
             self.left.extend(self.orphans());
         }
-        if self.templates.remove(&pid) {
+        if let Role::Template { binds } = keeper.role {
             let mut orphans = self.orphans();
             orphans.retain(|&pid| tree::runs_our_program(pid));
-            if self.doom_at.is_some() {
+            if binds && self.doom_at.is_some() {
                 self.doomed.extend(&orphans);
             }
-            self.adopted.extend(orphans);
+            self.adopted
+                .extend(orphans.into_iter().map(|pid| (pid, binds)));
         }
-        self.ended.push(keeper.socket);
+        self.ended.push(Ended::new(keeper.socket, keeper.below));
     }
 
     /// Children that were not started here, and are not known.
@@ -319,14 +444,47 @@ impl Brood {
 
     /// What an orphan is not, and what is below them is not either.
     fn spared(&self) -> BTreeSet<Pid> {
-        let keepers = self.keepers.keys().chain(&self.adopted);
+        let keepers = self.keepers.keys().chain(self.adopted.keys());
         keepers.chain(&self.left).copied().collect()
     }
 
     /// Kills what is below this process and neither a keeper's nor left on purpose; tells how many it found.
     fn kill_orphans(&self) -> usize {
-        tree::kill_all(&self.spared());
-        self.orphans().len()
+        if self.kill_all_but(&self.spared()) {
+            self.orphans().len()
+        } else {
+            1
+        }
+    }
+
+    /// Kills what is to be gone and has had its time.
+    fn kill_doomed(&self) {
+        let mut spared = self.spared();
+        for pid in &self.doomed {
+            match self.keepers.get(pid).map(|keeper| &keeper.role) {
+                // What is below it is its workers' relays'.
+                Some(Role::Template { binds: false }) => {
+                    tree::signal_these(Signal::SIGKILL, vec![*pid]);
+                }
+                _ => drop(spared.remove(pid)),
+            }
+        }
+        self.kill_all_but(&spared);
+    }
+
+    /// Kills what is below this process but these and what is below them, unless a child has just ended: a template that has leaves
+    /// keepers, which look like orphans until it is waited for.
+    fn kill_all_but(&self, spared: &BTreeSet<Pid>) -> bool {
+        let found = tree::descendants(spared);
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        let is_sure = matches!(
+            waitid(Id::All, flags),
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD)
+        );
+        if is_sure {
+            tree::signal_these(Signal::SIGKILL, found);
+        }
+        is_sure
     }
 }
 

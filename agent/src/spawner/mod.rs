@@ -34,7 +34,7 @@ const KEEPER_VERB: &str = "__fleetpool-keeper";
 pub struct Spawned {
     /// An agent of this build can go on with what runs below it.
     pub is_known: bool,
-    /// Something runs below it that ends with its agent all the same: workers that stay.
+    /// Something runs below it that ends with its agent all the same: workers that stay, of an agent or a spawner without relays.
     pub has_bound: bool,
 }
 

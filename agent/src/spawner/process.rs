@@ -28,13 +28,16 @@ use super::{
     request::Request,
     sys::{self, SingleThreaded},
 };
-use crate::keeper;
+use crate::{keeper, workers};
 
 /// What a process that has served is to be.
 pub(super) enum Fate {
     /// A keeper, with its descriptors, the lock that it shares, where its spawner tells it of its next agent, if it is to
     /// outlive its own, and the cgroups that it was born in: the forked child.
     Keeper(Vec<OwnedFd>, OwnedFd, Option<OwnedFd>, Leaf),
+    /// A relay, with its descriptors, the lock, where its spawner tells it of its next agent, and the cgroups that it was born in: the
+    /// forked child.
+    Relay(Vec<OwnedFd>, OwnedFd, OwnedFd, Leaf),
     /// Gone.
     End,
 }
@@ -49,6 +52,11 @@ pub(super) fn be(fate: io::Result<Fate>) -> ! {
     let status = match fate {
         Ok(Fate::Keeper(descriptors, lock, control, leaf)) => {
             keeper::run(descriptors, lock, control, leaf)
+        }
+        Ok(Fate::Relay(descriptors, lock, control, leaf)) => {
+            // It holds what its agent would.
+            leaf.lift_memory();
+            workers::relay::run(descriptors, lock, control)
         }
         Ok(Fate::End) => 0,
         Err(error) => {

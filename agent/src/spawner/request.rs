@@ -23,6 +23,13 @@ pub(super) const BEGIN: u8 = 6;
 /// To hold keepers that are started from now on to limits, which come by the descriptor, as its answer goes: what is held. Only of
 /// spawners that say that they know of it.
 pub(super) const CONTAIN: u8 = 7;
+/// A keeper whose agent is the relay of this name. This and what follows only of spawners that say that they know of relays.
+pub(super) const HELD: u8 = 8;
+/// A relay of this name, which outlives its agent as a keeper of commands does: its socket, the one that leads to its keeper, and
+/// what else it needs.
+pub(super) const RELAY: u8 = 9;
+/// A keeper that is to become a template of workers that have relays.
+pub(super) const HELD_TEMPLATE: u8 = 10;
 
 /// What this build's spawner says to an agent, its keepers say to another agent, and an agent's journal says to the next. One
 /// number for all three: an agent of another build takes over what it knows. To be raised where something changes that older
@@ -32,7 +39,7 @@ pub(crate) const VERSION: u8 = 2;
 const BYTES: usize = 11;
 
 /// A worker's keeper, for as long as its host runs: its slot, and which of that slot.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Name {
     pub(crate) slot: u16,
     pub(crate) generation: u64,
@@ -79,8 +86,13 @@ pub(crate) struct Greeting {
     pub(crate) version: u8,
     /// Something runs that would end if its agent did.
     pub(crate) has_bound: bool,
+    /// There are relays, whose workers would end with an agent that is followed by one of before them. To those builds that is the same
+    /// as the above.
+    pub(crate) has_relays: bool,
     /// It knows of [`CONTAIN`]. Builds of before it say no.
     pub(crate) contains: bool,
+    /// It knows of relays, through which workers that stay outlive their agent. Builds of before them say no.
+    pub(crate) relays: bool,
     /// The life of the agent whose keepers these are; 0: there is none.
     pub(crate) incarnation: u64,
 }
@@ -90,8 +102,8 @@ impl Greeting {
     pub(super) fn send(self, socket: BorrowedFd, fence: RawFd) -> nix::Result<()> {
         let mut bytes = [0; BYTES];
         bytes[0] = self.version;
-        bytes[1] = u8::from(self.has_bound);
-        bytes[2] = u8::from(self.contains);
+        bytes[1] = u8::from(self.has_bound) | u8::from(self.has_relays) << 1;
+        bytes[2] = u8::from(self.contains) | u8::from(self.relays) << 1;
         bytes[3..].copy_from_slice(&self.incarnation.to_be_bytes());
         sys::send_descriptors(socket, &bytes, &[fence])
     }
@@ -103,11 +115,13 @@ impl Greeting {
         let Some(fence) = received.and_then(|mut descriptors| descriptors.pop()) else {
             return Ok(None);
         };
-        let [version, has_bound, contains, incarnation @ ..] = bytes;
+        let [version, holds, knows, incarnation @ ..] = bytes;
         let greeting = Self {
             version,
-            has_bound: has_bound != 0,
-            contains: contains != 0,
+            has_bound: holds & 1 != 0,
+            has_relays: holds & 2 != 0,
+            contains: knows & 1 != 0,
+            relays: knows & 2 != 0,
             incarnation: u64::from_be_bytes(incarnation),
         };
         Ok(Some((greeting, fence)))
@@ -153,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_spawner_of_before_cgroups_is_known_as_one() {
+    fn a_spawner_of_before_cgroups_and_relays_is_known_as_one() {
         let old = greeted(|socket, fence| {
             let bytes = [2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 9];
             sys::send_descriptors(socket, &bytes, &[fence]).unwrap();
@@ -161,12 +175,17 @@ mod tests {
         let expect = Greeting {
             version: 2,
             has_bound: true,
+            has_relays: false,
             contains: false,
+            relays: false,
             incarnation: 9,
         };
         assert_eq!(old, expect);
         let new = Greeting {
+            has_bound: false,
+            has_relays: true,
             contains: true,
+            relays: true,
             ..expect
         };
         let told = greeted(|socket, fence| new.send(socket, fence).unwrap());

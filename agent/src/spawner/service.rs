@@ -1,6 +1,6 @@
 //! A spawner that is a service of its own, and outlives its agent for a bounded time (G10).
 //!
-//! It listens in its agents' folder, for one agent at a time and for their user alone. Keepers of commands that an agent has
+//! It listens in its agents' folder, for one agent at a time and for their user alone. Keepers of commands and relays that an agent has
 //! left wait for the next one, which asks for each by name; what it does not ask for is ended. When no agent has come in time,
 //! or this process is told to end, everything below ends (G6).
 
@@ -38,12 +38,14 @@ use super::{
     request::{BEGIN, Greeting, Request, VERSION},
     sys::{self, SingleThreaded},
 };
-use crate::fence::Fence;
+use crate::{facts::make_room_for_descriptors, fence::Fence};
 
 /// The socket's name in its folder.
 const SOCKET: &str = "spawner.sock";
 /// The name of the file whose lock everything below holds.
 const LOCK: &str = "spawner.lock";
+/// Slots that there are to be descriptors for: its agents say nothing of how many they have.
+const SLOTS: u16 = 1024;
 /// Between two looks at the lock.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -110,6 +112,7 @@ impl Service {
         let single = SingleThreaded::prove()
             .ok_or_else(|| io::Error::other("the spawner must be started before any thread"))?;
         sys::close_inherited(&single);
+        make_room_for_descriptors(SLOTS);
         fs::create_dir_all(folder)?;
         let lock = lock(folder)?;
         let brood = Brood::new(single, lock.into())?;
@@ -226,7 +229,9 @@ impl Service {
         let greeting = Greeting {
             version: VERSION,
             has_bound: self.brood.has_bound(),
+            has_relays: self.brood.has_relays(),
             contains: true,
+            relays: true,
             incarnation: self.incarnation,
         };
         let greeted = known

@@ -127,12 +127,35 @@ impl Spawner {
         self.ask(request::KEEPER, Name::default(), more)
     }
 
-    /// The same for one that is to become a template. When that dies, the keepers that it has started live on.
+    /// A keeper whose agent will be the relay of that name.
     ///
     /// # Errors
     /// `WouldBlock` when the spawner is behind; anything else when it is gone.
-    pub(crate) fn start_template(&self, more: &[RawFd]) -> io::Result<UnixStream> {
-        self.ask(request::TEMPLATE, Name::default(), more)
+    pub(crate) fn start_held(&self, name: Name, more: &[RawFd]) -> io::Result<UnixStream> {
+        self.ask(request::HELD, name, more)
+    }
+
+    /// A relay, which waits for another agent when this one has gone, and is found under that name. The first of `more` leads to
+    /// its keeper. Its socket ends when it, its keeper and everything below that are gone.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the spawner is behind; anything else when it is gone.
+    pub(crate) fn start_relay(&self, name: Name, more: &[RawFd]) -> io::Result<UnixStream> {
+        self.ask(request::RELAY, name, more)
+    }
+
+    /// A keeper that is to become a template. When that dies, the keepers that it has started live on. `held`: the agents of those
+    /// are relays.
+    ///
+    /// # Errors
+    /// `WouldBlock` when the spawner is behind; anything else when it is gone.
+    pub(crate) fn start_template(&self, held: bool, more: &[RawFd]) -> io::Result<UnixStream> {
+        let kind = if held {
+            request::HELD_TEMPLATE
+        } else {
+            request::TEMPLATE
+        };
+        self.ask(kind, Name::default(), more)
     }
 
     /// Asks for the end of all that keepers which are not its own children have left; the socket ends when that is done.

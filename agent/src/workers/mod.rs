@@ -1,12 +1,14 @@
 //! Workers, as the shell sees them: one task of the runtime a worker, which takes orders and tells what happens.
 //!
 //! A worker's task talks to its keeper, and where workers stay (`native`, `python`) to the worker itself. It owns their sockets
-//! and pipes. It decides nothing: what it is told to do comes from the core, and what it sees goes there.
+//! and pipes. It decides nothing: what it is told to do comes from the core, and what it sees goes there. Where workers that stay
+//! are to outlive their agent, that task is in a process of its own, the relay.
 
-mod command;
 mod dialect;
+mod keeper;
 mod outlet;
 mod pipes;
+pub(crate) mod relay;
 mod template;
 mod tray;
 mod warm;
@@ -105,15 +107,27 @@ pub(crate) struct Start {
     pub(crate) fence: Option<Fence>,
     /// What is started once and stays, where that is so.
     pub(crate) program: Option<Program>,
-    /// Its keeper, where that is there already.
+    /// Its keeper or relay, where that is there already.
     pub(crate) found: Option<Found>,
     /// Bytes of output of its pool that may still be held for the coordinator.
     pub(crate) room: Arc<Semaphore>,
 }
 
-/// A keeper that another agent has left.
+impl Start {
+    /// What its keeper or relay is called, where that outlives this agent.
+    fn name(&self) -> Name {
+        Name {
+            slot: self.slot.0,
+            generation: self.generation,
+        }
+    }
+}
+
+/// A keeper or a relay that another agent has left.
 #[derive(Debug)]
 pub(crate) struct Found {
+    /// It is a relay.
+    pub(crate) stays: bool,
     pub(crate) socket: UnixStream,
     /// The number of the last message that the other has written down.
     pub(crate) heard: u64,
@@ -133,12 +147,35 @@ pub(crate) enum Program {
     Python(Arc<Template>),
 }
 
+/// The same, of one that is being started.
+#[derive(Debug)]
+enum Beginning {
+    /// A user's binary.
+    Native {
+        path: PathBuf,
+        initializer: Option<Initializer>,
+    },
+    /// A fork of its pool's template.
+    Python,
+}
+
+impl Program {
+    fn split(self) -> (Beginning, Option<Arc<Template>>) {
+        match self {
+            Self::Native { path, initializer } => (Beginning::Native { path, initializer }, None),
+            Self::Python(template) => (Beginning::Python, Some(template)),
+        }
+    }
+}
+
 /// What every worker shares.
 #[derive(Clone, Debug)]
 pub(crate) struct Shared {
     pub(crate) spawner: Arc<Spawner>,
     /// It is a service of its own: keepers of commands wait for another agent when this one has gone.
     pub(crate) keeps: bool,
+    /// So do relays, and with them workers that stay.
+    pub(crate) relays: bool,
     /// Where workers tell. Unbounded, because what is told is bounded by what was asked, and output by [`Start::room`].
     pub(crate) inbox: mpsc::UnboundedSender<Told>,
 }
@@ -153,13 +190,15 @@ pub(crate) struct Worker {
 
 impl Worker {
     /// Starts a worker; what becomes of it is told in the inbox.
-    pub(crate) fn start(start: Start, shared: &Shared) -> Self {
+    pub(crate) fn start(mut start: Start, shared: &Shared) -> Self {
         let generation = start.generation;
         let (orders, inbox) = mpsc::unbounded_channel();
         let shared = shared.clone();
-        match start.program {
-            None => drop(tokio::spawn(command::run(start, shared, inbox))),
-            Some(_) => drop(tokio::spawn(warm::run(start, shared, inbox))),
+        match start.program.take() {
+            Some(program) if !shared.relays => {
+                drop(tokio::spawn(warm::run(start, program, shared, inbox)));
+            }
+            program => drop(tokio::spawn(keeper::run(start, program, shared, inbox))),
         }
         Self {
             generation,
@@ -194,23 +233,15 @@ impl Worker {
 /// Pause before a spawner that is behind is asked again.
 const SPAWNER_PAUSE: Duration = Duration::from_millis(1);
 
-/// A keeper that is given the fence and these descriptors; the socket to it. With a name it may outlive this agent.
+/// A keeper that is asked for with the fence and these descriptors; the socket to it.
 async fn keeper(
-    shared: &Shared,
-    name: Option<Name>,
     fence: Option<&Fence>,
     descriptors: &[RawFd],
+    ask: impl Fn(&[RawFd]) -> io::Result<UnixStream>,
 ) -> io::Result<UnixStream> {
-    let fence = fence.map(Fence::as_raw_fd);
-    let descriptors: Vec<RawFd> = fence
-        .into_iter()
-        .chain(descriptors.iter().copied())
-        .collect();
-    when_it_listens(|| match name.filter(|_| shared.keeps) {
-        Some(name) => shared.spawner.start_kept(name, &descriptors),
-        None => shared.spawner.start_keeper(&descriptors),
-    })
-    .await
+    let fence = fence.map(Fence::as_raw_fd).into_iter();
+    let descriptors: Vec<RawFd> = fence.chain(descriptors.iter().copied()).collect();
+    when_it_listens(|| ask(&descriptors)).await
 }
 
 pub(crate) async fn when_it_listens<T>(ask: impl Fn() -> io::Result<T>) -> io::Result<T> {

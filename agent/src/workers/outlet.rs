@@ -9,7 +9,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::{Heard, Order, Printed, Shared, Told};
+use super::{Heard, Order, Printed, Told};
 
 /// How long what a task that is killed has printed waits for room. Past it, it is dropped: a kill must come to its
 /// end even while nobody takes output, not least because a lease that has ended waits for it.
@@ -28,10 +28,10 @@ pub(crate) struct Outlet {
 }
 
 impl Outlet {
-    pub(crate) fn new(shared: &Shared, room: &Arc<Semaphore>) -> Self {
+    pub(crate) fn new(inbox: mpsc::UnboundedSender<Told>, room: Arc<Semaphore>) -> Self {
         Self {
-            inbox: shared.inbox.clone(),
-            room: Arc::clone(room),
+            inbox,
+            room,
             output: Vec::new(),
             events: Vec::new(),
             heard: None,

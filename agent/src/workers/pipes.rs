@@ -4,10 +4,7 @@ use std::{collections::VecDeque, future::pending, io, os::fd::OwnedFd, time::Dur
 
 use bytes::Bytes;
 use fleetpool_proto::{AttemptId, limits::STDERR_TAIL_BYTES, message::Stream};
-use nix::{
-    fcntl::OFlag,
-    unistd::{pipe2, read},
-};
+use nix::unistd::read;
 use tokio::{net::unix::pipe::Receiver, time::Instant};
 
 use super::{Printed, outlet::Outlet};
@@ -51,19 +48,19 @@ pub(crate) struct Author {
 }
 
 impl Pipes {
-    /// The pipes, and the ends that the worker writes to.
-    pub(crate) fn new() -> io::Result<(Self, [OwnedFd; 2])> {
-        let (stdout, out) = Pipe::new(Stream::Stdout)?;
-        let (stderr, err) = Pipe::new(Stream::Stderr)?;
-        let pipes = Self {
-            streams: [stdout, stderr],
+    /// Of the ends that are read from.
+    pub(crate) fn new(stdout: OwnedFd, stderr: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            streams: [
+                Pipe::new(Stream::Stdout, stdout)?,
+                Pipe::new(Stream::Stderr, stderr)?,
+            ],
             read_at: None,
             scratch: vec![0; READ_BYTES],
             tail: VecDeque::new(),
             early: Vec::new(),
             early_bytes: 0,
-        };
-        Ok((pipes, [out, err]))
+        })
     }
 
     /// Waits until there is something to read, at a pace that lets lines gather. Cancel-safe.
@@ -160,15 +157,13 @@ impl Pipes {
 }
 
 impl Pipe {
-    fn new(stream: Stream) -> io::Result<(Self, OwnedFd)> {
-        let (reader, writer) = pipe2(OFlag::O_CLOEXEC)?;
-        let pipe = Self {
+    fn new(stream: Stream, reader: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
             stream,
             reader: Receiver::from_owned_fd(reader)?,
             lines: Lines::default(),
             ended: false,
-        };
-        Ok((pipe, writer))
+        })
     }
 
     async fn readable(&self) {

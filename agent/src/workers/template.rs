@@ -165,7 +165,11 @@ async fn start(
     let failed = |error: io::Error| Some(format!("no process could be started for it: {error}"));
     let (ours, theirs) = UnixStream::pair().map_err(failed)?;
     let descriptors = [theirs.as_raw_fd(), requests.as_raw_fd()];
-    let keeper = super::when_it_listens(|| shared.spawner.start_template(&descriptors)).await;
+    let keeper = super::when_it_listens(|| {
+        let spawner = &shared.spawner;
+        spawner.start_template(shared.relays, &descriptors)
+    })
+    .await;
     let keeper = keeper.map_err(failed)?;
     drop((theirs, requests));
     let (mut from_keeper, mut to_keeper) = wire::split(keeper).map_err(failed)?;

@@ -17,9 +17,7 @@
 //! while because what it runs now is long. The worker counts up `turns` before it begins to overwrite what it has sent; so
 //! what was read between two equal counts is whole, and anything else comes by the socket.
 
-use std::{
-    collections::BTreeSet, fs::File, io, os::fd::AsFd, os::unix::fs::FileExt as _, time::Duration,
-};
+use std::{collections::BTreeSet, fs::File, io, os::unix::fs::FileExt as _, time::Duration};
 
 use bytes::BytesMut;
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -49,14 +47,20 @@ pub(super) struct Tray {
 }
 
 impl Tray {
-    pub(super) fn new() -> io::Result<Self> {
+    /// Memory for one.
+    pub(super) fn memory() -> io::Result<File> {
         let memory = File::from(memfd_create("fleetpool-tray", MFdFlags::MFD_CLOEXEC)?);
         memory.set_len(OUTBOX_AT + OUTBOX_BYTES)?;
-        Ok(Self {
+        Ok(memory)
+    }
+
+    /// A tray that nothing was done with.
+    pub(super) fn of(memory: File) -> Self {
+        Self {
             memory,
             next: 0,
             marked: BTreeSet::new(),
-        })
+        }
     }
 
     /// The number of a task that is being handed over.
@@ -105,12 +109,6 @@ impl Tray {
     }
 }
 
-impl AsFd for Tray {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.memory.as_fd()
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,7 +123,7 @@ mod tests {
 
     #[test]
     fn a_mark_is_gone_when_its_place_is_used_again() {
-        let mut tray = Tray::new().unwrap();
+        let mut tray = Tray::of(Tray::memory().unwrap());
         assert_eq!(tray.number().unwrap(), 0);
         tray.void(0).unwrap();
         assert_eq!((mark(&tray, 0), mark(&tray, 1)), (1, 0));
@@ -135,7 +133,7 @@ mod tests {
 
     #[test]
     fn what_the_worker_has_written_is_read() {
-        let tray = Tray::new().unwrap();
+        let tray = Tray::of(Tray::memory().unwrap());
         assert_eq!(tray.begun(), 0);
         tray.memory
             .write_all_at(&7u64.to_ne_bytes(), BEGUN_AT)

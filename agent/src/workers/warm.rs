@@ -6,9 +6,10 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    fs::File,
     io,
     os::{
-        fd::{AsFd as _, AsRawFd as _, OwnedFd},
+        fd::{AsRawFd as _, OwnedFd},
         unix::net::UnixStream,
     },
     sync::Arc,
@@ -21,14 +22,14 @@ use fleetpool_proto::{
     pool::{Initializer, Spec},
     worker::{DoneRow, FromWorker, RunRow, ToWorker},
 };
+use nix::{fcntl::OFlag, unistd::pipe2};
 use tokio::{sync::mpsc, time::Instant};
 
 use super::{
-    Order, Program, Shared, Start,
+    Beginning, Order, Program, Shared, Start,
     dialect::Dialect,
     outlet::Outlet,
     pipes::{Author, Pipes},
-    template::Template,
     tray::{SETTLE, Tray},
 };
 use crate::{
@@ -46,13 +47,30 @@ const LAST_WORDS_MAX: Duration = Duration::from_secs(1);
 const RUDE_GRACE_MS: u32 = 1000;
 
 /// Is the worker from its start until it and everything below it are gone, and has told so.
-pub(crate) async fn run(start: Start, shared: Shared, orders: mpsc::UnboundedReceiver<Order>) {
-    let (slot, generation, room) = (start.slot, start.generation, Arc::clone(&start.room));
-    match Worker::start(start, &shared, orders).await {
-        Ok(worker) => worker.serve().await,
+pub(crate) async fn run(
+    start: Start,
+    program: Program,
+    shared: Shared,
+    orders: mpsc::UnboundedReceiver<Order>,
+) {
+    let (slot, generation) = (start.slot, start.generation);
+    let outlet = || Outlet::new(shared.inbox.clone(), Arc::clone(&start.room));
+    let parts = Parts::make(&start, &program, &shared).await;
+    // The template is to live as long.
+    let (beginning, _template) = program.split();
+    let seat = Seat {
+        slot,
+        generation,
+        place: start.place,
+    };
+    let spawner = Some(Arc::clone(&shared.spawner));
+    let worker =
+        parts.and_then(|parts| Worker::new(seat, beginning, parts, outlet(), orders, spawner));
+    match worker {
+        Ok(worker) => drop(worker.serve().await),
         Err(error) => {
             let reason = format!("no process could be started for it: {error}");
-            let mut outlet = Outlet::new(&shared, &room);
+            let mut outlet = outlet();
             outlet.event(Event::WorkerUnfit {
                 slot,
                 generation,
@@ -63,6 +81,60 @@ pub(crate) async fn run(start: Start, shared: Shared, orders: mpsc::UnboundedRec
     }
 }
 
+/// What a worker and its keeper are reached by.
+pub(super) struct Parts {
+    pub(super) keeper: OwnedFd,
+    pub(super) worker: OwnedFd,
+    pub(super) stdout: OwnedFd,
+    pub(super) stderr: OwnedFd,
+    /// Of a Python worker.
+    pub(super) tray: Option<File>,
+}
+
+impl Parts {
+    /// Has a keeper started for the worker that is to be, and given the other ends.
+    pub(super) async fn make(
+        start: &Start,
+        program: &Program,
+        shared: &Shared,
+    ) -> io::Result<Self> {
+        let (worker, theirs) = UnixStream::pair()?;
+        let (stdout, out) = pipe2(OFlag::O_CLOEXEC)?;
+        let (stderr, err) = pipe2(OFlag::O_CLOEXEC)?;
+        let mut given = vec![theirs.as_raw_fd(), out.as_raw_fd(), err.as_raw_fd()];
+        let fence = start.fence.as_ref();
+        let (mut tray, name) = (None, start.name());
+        let keeper = match program {
+            Program::Native { .. } => {
+                super::keeper(fence, &given, |given| match shared.relays {
+                    true => shared.spawner.start_held(name, given),
+                    false => shared.spawner.start_keeper(given),
+                })
+                .await?
+            }
+            Program::Python(template) => {
+                given.push(tray.insert(Tray::memory()?).as_raw_fd());
+                let fence = fence.map(Fence::as_raw_fd);
+                template.fork(start.place.slot, fence, &given).await?
+            }
+        };
+        Ok(Self {
+            keeper: keeper.into(),
+            worker: worker.into(),
+            stdout,
+            stderr,
+            tray,
+        })
+    }
+}
+
+/// Where a worker is.
+pub(super) struct Seat {
+    pub(super) slot: SlotNo,
+    pub(super) generation: u64,
+    pub(super) place: Place,
+}
+
 /// A task in the worker's hands.
 struct Handed {
     attempt: AttemptId,
@@ -70,7 +142,7 @@ struct Handed {
     number: u64,
 }
 
-struct Worker {
+pub(super) struct Worker {
     slot: SlotNo,
     generation: u64,
     pool: PoolId,
@@ -85,14 +157,13 @@ struct Worker {
     settle_by: Option<Instant>,
     pid: u32,
     orders: mpsc::UnboundedReceiver<Order>,
-    spawner: Arc<Spawner>,
+    /// Where this process is an agent.
+    spawner: Option<Arc<Spawner>>,
     outlet: Outlet,
     from_keeper: Incoming,
     to_keeper: Outgoing,
     from_worker: Incoming,
     to_worker: Outgoing,
-    /// What it is forked from, which is to live as long.
-    template: Option<Arc<Template>>,
     /// Its process is there.
     started: bool,
     /// Nobody waits for it to be there any more.
@@ -113,64 +184,42 @@ struct Worker {
 }
 
 impl Worker {
-    async fn start(
-        start: Start,
-        shared: &Shared,
+    /// What it begins with is on its way.
+    pub(super) fn new(
+        seat: Seat,
+        beginning: Beginning,
+        parts: Parts,
+        outlet: Outlet,
         orders: mpsc::UnboundedReceiver<Order>,
+        spawner: Option<Arc<Spawner>>,
     ) -> io::Result<Self> {
-        let Start {
-            slot,
-            generation,
-            place,
-            fence,
-            program,
-            room,
-            found: _,
-        } = start;
-        let program = program.ok_or_else(|| io::Error::other("its pool names no program"))?;
-        let (ours, theirs) = UnixStream::pair()?;
-        let (pipes, [stdout, stderr]) = Pipes::new()?;
-        let theirs = OwnedFd::from(theirs);
-        let given = [&theirs, &stdout, &stderr].map(|fd| fd.as_raw_fd());
-        let (mut tray, mut template) = (None, None);
-        let keeper = match &program {
-            Program::Native { .. } => super::keeper(shared, None, fence.as_ref(), &given).await?,
-            Program::Python(forked_from) => {
-                let tray = tray.insert(Tray::new()?);
-                let given = [given.as_slice(), &[tray.as_fd().as_raw_fd()]].concat();
-                let fence = fence.as_ref().map(Fence::as_raw_fd);
-                let template = template.insert(Arc::clone(forked_from));
-                template.fork(place.slot, fence, &given).await?
-            }
-        };
-        let (from_keeper, mut to_keeper) = wire::split(keeper)?;
-        let (from_worker, mut to_worker) = wire::split(ours)?;
-        let pool = PoolId(place.pool);
-        to_keeper.put(ToKeeper::Place(Place { ..place }));
-        let dialect = begin(program, &mut to_keeper, &mut to_worker);
+        let (from_keeper, mut to_keeper) = wire::split(parts.keeper.into())?;
+        let (from_worker, mut to_worker) = wire::split(parts.worker.into())?;
+        let pool = PoolId(seat.place.pool);
+        to_keeper.put(ToKeeper::Place(seat.place));
+        let dialect = begin(beginning, &mut to_keeper, &mut to_worker);
         Ok(Self {
-            slot,
-            generation,
+            slot: seat.slot,
+            generation: seat.generation,
             pool,
             dialect,
-            tray,
+            tray: parts.tray.map(Tray::of),
             void: BTreeSet::new(),
             ghosts: VecDeque::new(),
             settle_by: None,
             pid: 0,
             orders,
-            spawner: Arc::clone(&shared.spawner),
-            outlet: Outlet::new(shared, &room),
+            spawner,
+            outlet,
             from_keeper,
             to_keeper,
             from_worker,
             to_worker,
-            template,
             started: false,
             is_abandoned: false,
             ready: false,
             silent: false,
-            pipes,
+            pipes: Pipes::new(parts.stdout, parts.stderr)?,
             handed: VecDeque::new(),
             last: None,
             unfit: None,
@@ -179,7 +228,8 @@ impl Worker {
         })
     }
 
-    async fn serve(mut self) {
+    /// Is the worker until it is over; whether it was given up before it was there.
+    pub(super) async fn serve(mut self) -> bool {
         while !self.is_abandoned {
             self.to_keeper.flush();
             self.to_worker.flush();
@@ -190,7 +240,7 @@ impl Worker {
                 order = self.orders.recv() => match order {
                     Some(order) => self.on_order(order),
                     // The shell is gone: so is this end of the sockets, and with it the keeper.
-                    None => return,
+                    None => return false,
                 },
                 () = self.outlet.flush_when_there_is_room(), if !reading => {}
                 () = self.to_keeper.writable(), if self.to_keeper.is_behind() => {}
@@ -218,7 +268,9 @@ impl Worker {
                 }
             }
         }
+        let was_given_up = self.is_abandoned;
         self.bury().await;
+        was_given_up
     }
 
     fn on_order(&mut self, order: Order) {
@@ -232,7 +284,7 @@ impl Worker {
             Order::GiveBack(count) => self.ask_back(count),
             // A task of this runtime ends with its worker: the core says so by `Kill`.
             Order::KillTask { .. } => {}
-            // Its keeper does not outlive this agent.
+            // Its keeper says nothing to be confirmed.
             Order::Heard(_) => {}
             Order::Kill { grace_ms } => {
                 self.outlet.hurry();
@@ -248,7 +300,7 @@ impl Worker {
     fn end_it(&mut self, grace_ms: u32) {
         self.to_keeper.put(ToKeeper::End { grace_ms });
         // Its template may take as long as an import does. What it forks then finds closed sockets, and ends.
-        self.is_abandoned = self.template.is_some() && !self.started;
+        self.is_abandoned = self.is_forked() && !self.started;
     }
 
     fn hand(&mut self, tasks: Vec<TaskStart>) {
@@ -439,6 +491,7 @@ impl Worker {
                     signal,
                     out_of_memory,
                     memory_kib_peak,
+                    ..
                 } => {
                     self.end = Some(WorkerEnd {
                         exit,
@@ -448,8 +501,9 @@ impl Worker {
                         ..WorkerEnd::default()
                     });
                 }
-                // Of commands.
-                FromKeeper::Attached(_)
+                // Of commands, or of a relay.
+                FromKeeper::Done { .. }
+                | FromKeeper::Attached(_)
                 | FromKeeper::Resumed
                 | FromKeeper::Ready { .. }
                 | FromKeeper::Running { .. }
@@ -461,9 +515,14 @@ impl Worker {
         Ok(())
     }
 
+    /// Its template has started it.
+    fn is_forked(&self) -> bool {
+        self.dialect == Dialect::Python
+    }
+
     fn on_started(&mut self, pid: u32) {
         (self.started, self.pid) = (true, pid);
-        if self.template.is_some() {
+        if self.is_forked() {
             // From now on it has a keeper, and may begin.
             let (function, payloads) = (String::new(), Payloads::default());
             self.say(ToWorker::Init { function, payloads });
@@ -482,10 +541,9 @@ impl Worker {
 
     /// Everything below the keeper is gone: what is still in the socket and in the pipes is all there will be.
     async fn bury(mut self) {
-        let is_kept = self.template.is_none() || self.end.is_some() || !self.started;
-        if !is_kept && let Ok(swept) = super::when_it_listens(|| self.spawner.sweep()).await {
-            // The keeper was killed. The spawner, whose child it was not, kills what it has left.
-            let _ = wait_for_end(swept).await;
+        let is_kept = !self.is_forked() || self.end.is_some() || !self.started;
+        if !is_kept {
+            self.sweep().await;
         }
         while !self.silent && !self.is_abandoned && self.last_words().await {
             let heard = self.hear_worker();
@@ -523,6 +581,24 @@ impl Worker {
 }
 
 impl Worker {
+    /// The keeper was killed. The spawner, whose child it was not, kills what it has left: when it is asked to, or when this relay has
+    /// ended. Until then the worker is not to begin another task.
+    async fn sweep(&mut self) {
+        if let Some(spawner) = &self.spawner {
+            if let Ok(swept) = super::when_it_listens(|| spawner.sweep()).await {
+                let _ = wait_for_end(swept).await;
+            }
+            return;
+        }
+        if let Some(tray) = &mut self.tray {
+            for handed in &self.handed {
+                // Memory that cannot be written to cannot be read either: then all may have begun.
+                tray.void(handed.number).ok();
+            }
+            tokio::time::sleep(SETTLE).await;
+        }
+    }
+
     /// Reads from the dead worker's socket. Somebody else may hold its other end, but nobody writes.
     async fn last_words(&mut self) -> bool {
         let filled = tokio::time::timeout(LAST_WORDS_MAX, self.from_worker.fill()).await;
@@ -531,15 +607,15 @@ impl Worker {
 }
 
 /// Has the keeper start the worker, and tells the worker what it begins with.
-fn begin(program: Program, keeper: &mut Outgoing, worker: &mut Outgoing) -> Dialect {
-    match program {
-        Program::Native { path, initializer } => {
+fn begin(beginning: Beginning, keeper: &mut Outgoing, worker: &mut Outgoing) -> Dialect {
+    match beginning {
+        Beginning::Native { path, initializer } => {
             keeper.put(ToKeeper::Work { program: path });
             worker.put(init(initializer));
             Dialect::Native
         }
         // Its template has started it.
-        Program::Python(_) => Dialect::Python,
+        Beginning::Python => Dialect::Python,
     }
 }
 
@@ -552,7 +628,7 @@ fn init(initializer: Option<Initializer>) -> ToWorker {
     ToWorker::Init { function, payloads }
 }
 
-fn row(task: TaskStart) -> (RunRow, bytes::Bytes) {
+pub(super) fn row(task: TaskStart) -> (RunRow, bytes::Bytes) {
     let row = RunRow {
         index: task.attempt.task.index,
         attempt: task.attempt.attempt,
@@ -561,7 +637,7 @@ fn row(task: TaskStart) -> (RunRow, bytes::Bytes) {
     (row, task.payload)
 }
 
-fn attempt(pool: PoolId, row: &RunRow) -> AttemptId {
+pub(super) fn attempt(pool: PoolId, row: &RunRow) -> AttemptId {
     AttemptId {
         task: TaskId::new(pool, row.index),
         attempt: row.attempt,

@@ -77,6 +77,17 @@ fn call(function: &str, row: &RunRow, argument: Bytes) -> (Outcome, Bytes) {
             say_aloud("sleeping\n");
             std::thread::sleep(Duration::from_millis(argument.len() as u64));
         }
+        // Writes down when it begins and when it ends, says so, and takes its time between: "MS FILE".
+        "note" => {
+            let argument = String::from_utf8(argument.to_vec()).unwrap();
+            let (ms, file) = argument.split_once(' ').unwrap();
+            note(file, row.index);
+            say_aloud(&format!("task {} ", row.index));
+            std::thread::sleep(Duration::from_millis(ms.parse().unwrap()));
+            say_aloud("is done\n");
+            note(&format!("{file}.over"), row.index);
+            return (Outcome::Done, Bytes::from(std::process::id().to_string()));
+        }
         "abort" => {
             eprintln!("early words");
             eprintln!("last words of task {}", row.index);
@@ -91,6 +102,13 @@ fn call(function: &str, row: &RunRow, argument: Bytes) -> (Outcome, Bytes) {
         }
     }
     (Outcome::Done, Bytes::new())
+}
+
+/// Adds a line to a file that others write to as well.
+fn note(file: &str, index: u64) {
+    let mut options = std::fs::OpenOptions::new();
+    let mut file = options.append(true).create(true).open(file).unwrap();
+    file.write_all(format!("{index}\n").as_bytes()).unwrap();
 }
 
 fn say_aloud(text: &str) {
@@ -170,9 +188,17 @@ fn on_message(fd: i32, shared: &Shared, message: ToWorker) {
             say(fd, FromWorker::Unfit { reason });
             std::process::exit(1);
         }
-        ToWorker::Init { function, .. } => {
+        ToWorker::Init { function, payloads } => {
             if function == "greet" {
                 say_aloud("good morning\n");
+            }
+            // Notes that it begins, and is not ready before a file of that name is there, too.
+            if function == "dawdle" {
+                let file = String::from_utf8(payloads.items()[0].to_vec()).unwrap();
+                note(&file, 0);
+                while !std::fs::exists(format!("{file}.go")).unwrap() {
+                    std::thread::sleep(Duration::from_millis(5));
+                }
             }
             let pid = std::process::id();
             say(fd, FromWorker::Ready { pid });
@@ -201,6 +227,9 @@ fn on_message(fd: i32, shared: &Shared, message: ToWorker) {
 }
 
 fn say(fd: i32, message: FromWorker) {
+    // Both threads speak, and a long message goes out in parts.
+    static SPEAKING: Mutex<()> = Mutex::new(());
+    let _speaking = SPEAKING.lock().unwrap();
     let mut bytes = BytesMut::new();
     write_inline(&message.into_frame(), &mut bytes);
     let mut rest = &bytes[..];

@@ -2,11 +2,14 @@
 #![allow(dead_code, reason = "each test file uses its own part")]
 
 pub(crate) mod door;
+pub(crate) mod python;
 
 use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
     time::{Duration, Instant},
 };
 
@@ -77,9 +80,27 @@ impl End {
     }
 }
 
-/// An agent named `host`, whose spawner is the probe.
+/// An agent named `host`, whose spawner is the probe; in `relayed.rs` one that is a service.
 pub(crate) fn options(slots: u16) -> Options {
-    Options::new("host", slots, probe())
+    let mut options = Options::new("host", slots, probe());
+    if env!("CARGO_CRATE_NAME") == "relayed" {
+        options.state_dir = Some(folder_of_a_service());
+        options.spawner_is_service = true;
+    }
+    options
+}
+
+/// The folder of a spawner that is a service, both of which are gone when this process is.
+fn folder_of_a_service() -> PathBuf {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let folder = std::env::temp_dir().join(format!("relayed-{}-{count}", std::process::id()));
+    let script = r#""$0" spawner "$1" 1000 & read -r _; kill $!; wait; rm -r "$1""#;
+    let mut watch = Command::new("sh");
+    watch.args(["-c", script]).args([&probe(), &folder]);
+    // It reads until the end of this process.
+    std::mem::forget(watch.stdin(Stdio::piped()).spawn().unwrap());
+    folder
 }
 
 /// The program of `tests/bin/probe.rs`: known to the tests, and what this is when it is not a test.

@@ -54,7 +54,7 @@ pub(crate) struct AgentArgs {
     /// File with a join token, `-` for stdin; needed the first time
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Run commands below `fleetpool spawner`, started with the same identity: they outlive this agent, and the next one goes on
+    /// Run tasks below `fleetpool spawner`, started with the same identity: they outlive this agent, and the next one goes on
     /// with them
     #[arg(long, conflicts_with = "stdio")]
     with_spawner: bool,

@@ -1,4 +1,4 @@
-//! `fleetpool spawner`: what an agent's commands run below, where they are to outlive the agent.
+//! `fleetpool spawner`: what an agent's tasks run below, where they are to outlive the agent.
 
 use std::{convert::Infallible, path::Path, time::Duration};
 
@@ -13,17 +13,17 @@ use crate::{
 /// This very program; this name is right even when the file has been replaced.
 const PROGRAM: &str = "/proc/self/exe";
 
-/// Keep an agent's commands running while the agent is restarted or replaced
+/// Keep an agent's tasks running while the agent is restarted or replaced
 ///
 /// It listens in the folder of the agent's identity, for an agent of the same user that was started with --with-spawner. When
-/// that agent ends, in whatever way, its commands go on and wait for the next one, for a bounded time; then they are ended. They
+/// that agent ends, in whatever way, its tasks go on and wait for the next one, for a bounded time; then they are ended. They
 /// are also ended with this process. The agent's lease holds all the while.
 #[derive(Args, Debug)]
 #[command(
     after_help = "Example:\n  fleetpool spawner --outlive 10m &\n  fleetpool agent --with-spawner --coordinator head:7700"
 )]
 pub(crate) struct SpawnerArgs {
-    /// How long commands wait for another agent
+    /// How long tasks wait for another agent
     #[arg(long, value_name = "DUR", value_parser = duration::parse, default_value = "5m")]
     outlive: Duration,
     /// Only see whether an agent of this version could go on with all that runs below the spawner that is there: exit status

@@ -134,24 +134,19 @@ impl World {
         actions.into_iter().for_each(|action| self.act(action));
     }
 
-    /// The agent's process is killed, and another takes over: keepers of commands live on, other workers do not.
-    fn restart(&mut self) {
+    /// The agent's process is killed, and another takes over: workers live on, or those that stay do not.
+    fn restart(&mut self, vanish: bool) {
         self.up = false;
         self.registered = false;
         let slots = u16::try_from(self.core.slots().count()).expect("a few slots");
         let (core, heirs) = AgentCore::resume(options(slots), self.now, self.left.clone());
         self.core = core;
         self.fetching.clear();
-        let kept: BTreeSet<u16> = heirs.iter().map(|heir| heir.slot.0).collect();
-        let commands = self.workers.iter();
-        let commands = commands.filter(|(_, worker)| worker.pool == PoolId(1));
-        assert_eq!(
-            commands.map(|(slot, _)| *slot).collect::<BTreeSet<_>>(),
-            kept
-        );
-        self.workers.retain(|slot, _| kept.contains(slot));
+        let kept: Vec<u16> = heirs.iter().map(|heir| heir.slot.0).collect();
+        assert_eq!(self.workers.keys().copied().collect::<Vec<_>>(), kept);
         for heir in heirs {
             let worker = &self.workers[&heir.slot.0];
+            assert_eq!(heir.stays, worker.pool != PoolId(1));
             let handed = worker.handed.iter().map(|task| task.attempt);
             assert_eq!(handed.collect::<Vec<_>>(), heir.handed);
             self.bare.extend(heir.handed);
@@ -169,28 +164,41 @@ impl World {
             }
         }
         self.cancelled.clear();
-        let ending: Vec<(u16, u64)> = self.ready_again();
+        let found = self.found_again(vanish);
         self.event(Event::Tick);
-        for (slot, generation) in ending {
-            self.workers.get_mut(&slot).expect("just listed").killed = true;
-            self.event(Event::WorkerEnding {
-                slot: SlotNo(slot),
-                generation,
-            });
+        for event in found {
+            match event {
+                Event::WorkerVanished { slot, .. } => drop(self.workers.remove(&slot.0)),
+                Event::WorkerFound { slot, ending, .. } => {
+                    self.workers.get_mut(&slot.0).expect("just listed").killed |= ending;
+                }
+                _ => {}
+            }
+            self.event(event);
         }
     }
 
-    /// Keepers as they are found; those that are about to end.
-    fn ready_again(&mut self) -> Vec<(u16, u64)> {
-        let mut ending = Vec::new();
+    /// Workers as they are found, if they are.
+    fn found_again(&mut self, vanish: bool) -> Vec<Event> {
+        let mut found = Vec::new();
         for (slot, worker) in &mut self.workers {
-            (worker.ready, worker.asked, worker.kill_task) = (true, None, None);
-            if worker.stopping || worker.killed {
-                (worker.stopping, worker.killed) = (false, false);
-                ending.push((*slot, worker.generation));
+            let (slot, generation) = (SlotNo(*slot), worker.generation);
+            (worker.asked, worker.kill_task) = (None, None);
+            if worker.pool != PoolId(1) && vanish {
+                found.push(Event::WorkerVanished { slot, generation });
+                continue;
             }
+            worker.ready |= worker.pool == PoolId(1);
+            found.push(Event::WorkerFound {
+                slot,
+                generation,
+                pid: worker.ready.into(),
+                ending: worker.stopping || worker.killed,
+                taken: 0,
+            });
+            (worker.stopping, worker.killed) = (false, false);
         }
-        ending
+        found
     }
 
     fn say(&mut self, message: ToAgent) {
@@ -615,7 +623,7 @@ proptest! {
                 8 if how < 5 && world.up => world.link_down(),
                 8 | 9 if !world.up => world.link_up(),
                 10 => world.renewed(),
-                20 if how < 8 => world.restart(),
+                20 if how < 8 => world.restart(how < 2),
                 11 => world.ack(),
                 12 => {
                     let pool = world.fetching.pop_first();

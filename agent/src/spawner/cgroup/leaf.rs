@@ -18,6 +18,8 @@ const VARIABLE: &str = "FLEETPOOL_LEAF";
 /// Files that have limits, and those that count whom the kernel has killed, in either version.
 const LIMITS: [&str; 3] = ["pids.max", "memory.limit_in_bytes", "memory.max"];
 const KILLS: [&str; 2] = ["memory.oom_control", "memory.events"];
+/// How the limit of memory is taken away.
+const NO_LIMIT: [(&str, &str); 2] = [("memory.limit_in_bytes", "-1"), ("memory.max", "max")];
 /// A leaf in the making looks like one that is over.
 const TRIES: usize = 5;
 
@@ -31,6 +33,18 @@ impl Leaf {
         let files = |folder: &PathBuf| KILLS.map(|file| folder.join(file));
         let mut files = self.0.iter().flat_map(files);
         files.find_map(|file| File::open(file).ok())
+    }
+
+    /// Takes away the limit of memory, so that only those above hold.
+    pub(crate) fn lift_memory(&self) {
+        for folder in &self.0 {
+            for (file, none) in NO_LIMIT {
+                // Where there is no such limit there is nothing to take away.
+                if folder.join(file).exists() {
+                    write(folder, file, none).ok();
+                }
+            }
+        }
     }
 
     /// What a template is started with.
@@ -101,6 +115,23 @@ mod tests {
         );
         assert_eq!(count(&Leaf(vec![leaf("2")])), Some("2".to_owned()));
         assert_eq!(count(&Leaf(vec![leaf("pids")])), None);
+    }
+
+    #[test]
+    fn a_relay_has_no_limit_of_memory_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let [first, second] = ["1", "2"].map(|name| folder.path().join(name));
+        for leaf in [&first, &second] {
+            fs::create_dir(leaf).unwrap();
+        }
+        // To a real one one writes what is to be in it.
+        fs::write(first.join("memory.limit_in_bytes"), "").unwrap();
+        fs::write(second.join("memory.max"), "").unwrap();
+        Leaf(vec![first.clone(), second.clone()]).lift_memory();
+        let said = |leaf: &Path, file: &str| fs::read_to_string(leaf.join(file)).ok();
+        assert_eq!(said(&first, "memory.limit_in_bytes").as_deref(), Some("-1"));
+        assert_eq!(said(&first, "memory.max"), None);
+        assert_eq!(said(&second, "memory.max").as_deref(), Some("max"));
     }
 
     #[test]
