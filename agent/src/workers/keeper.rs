@@ -1,7 +1,7 @@
 //! A worker as its keeper tells of it: one of the `command` runtime; and one that stays, where a relay is between it and this
 //! agent, which speaks as a keeper does.
 
-use std::sync::Arc;
+use std::{io, os::unix::net::UnixStream, sync::Arc};
 
 use fleetpool_agent_core::{EndedTask, Event, WorkerEnd};
 use fleetpool_proto::{AttemptId, DecodeError, Payloads, PoolId, SlotNo, TaskId, worker::DoneRow};
@@ -26,39 +26,21 @@ pub(crate) async fn run(
     orders: mpsc::UnboundedReceiver<Order>,
 ) {
     let (slot, generation) = (start.slot, start.generation);
-    let pool = PoolId(start.place.pool);
     let mut outlet = Outlet::new(shared.inbox.clone(), Arc::clone(&start.room));
-    let (found, name) = (start.found.take(), start.name());
-    let was_found = found.is_some();
-    let (mut heard, mut missing) = (0, Vec::new());
-    let mut stays = program.is_some();
-    let (socket, beginning, _template);
-    match (found, program) {
-        (Some(found), _) => {
-            (heard, missing, stays) = (found.heard, found.handed, found.stays);
-            (socket, beginning, _template) = (Ok(found.socket), None, None);
-        }
-        (None, Some(program)) => {
-            let parts = Parts::make(&start, &program, &shared).await;
-            socket = match parts {
-                Ok(parts) => relay::start(&shared, name, &parts).await,
-                Err(error) => Err(error),
-            };
-            // The template is to live as long.
-            let (begins, template) = program.split();
-            (beginning, _template) = (Some(begins), template);
-        }
-        (None, None) => {
-            let ask = |given: &[_]| match shared.keeps {
-                true => shared.spawner.start_kept(name, given),
-                false => shared.spawner.start_keeper(given),
-            };
-            socket = super::keeper(start.fence.as_ref(), &[], ask).await;
-            (beginning, _template) = (None, None);
-        }
-    }
+    let found = start.found.take();
+    let stays = found
+        .as_ref()
+        .map_or(program.is_some(), |found| found.stays);
+    let was_there = found.is_some();
+    let (socket, heard, missing) = match found {
+        Some(found) => (Ok(found.socket), found.heard, found.handed),
+        None => (ask(&start, program.as_ref(), &shared).await, 0, Vec::new()),
+    };
+    // The template is to live as long.
+    let (beginning, _template) = program.map(Program::split).unzip();
     let reason = match socket.and_then(wire::split) {
         Ok((incoming, mut outgoing)) => {
+            let pool = PoolId(start.place.pool);
             outgoing.put(ToKeeper::Place(start.place));
             if let Some(beginning) = beginning {
                 outgoing.put(whole(generation, beginning));
@@ -78,7 +60,7 @@ pub(crate) async fn run(
                 heard,
                 missing,
                 attached: Attached::default(),
-                was_there: was_found,
+                was_there,
                 unfit: None,
                 end: None,
                 was_given_up: false,
@@ -93,6 +75,20 @@ pub(crate) async fn run(
         reason,
     });
     outlet.flush();
+}
+
+/// Asks for a keeper; or for one that starts the program, and a relay. The socket to what this agent talks to.
+async fn ask(start: &Start, program: Option<&Program>, shared: &Shared) -> io::Result<UnixStream> {
+    let name = start.name();
+    if let Some(program) = program {
+        let parts = Parts::make(start, program, shared).await?;
+        return relay::start(shared, name, &parts).await;
+    }
+    let ask = |given: &[_]| match shared.keeps {
+        true => shared.spawner.start_kept(name, given),
+        false => shared.spawner.start_keeper(given),
+    };
+    super::keeper(start.fence.as_ref(), &[], ask).await
 }
 
 /// What a relay is told first of the worker.
