@@ -245,7 +245,10 @@ impl Truth {
         }
         pool.delivered += 1;
         pool.note_hunger(now, slots);
-        if row.attempt.0 > 0 && row.attempt < task.last {
+        // That there was another may have been on no disk yet. It is over all the same.
+        let may_be_forgotten =
+            self.cuts_power && outcome == Outcome::Cancelled && task.running == 0;
+        if row.attempt.0 > 0 && row.attempt < task.last && !may_be_forgotten {
             return Err(format!(
                 "G3: {id} is delivered as {outcome}, but {} has begun since",
                 task.last
