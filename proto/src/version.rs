@@ -34,6 +34,9 @@ pub struct Hello {
     pub lifeline: Option<ClientId>,
     /// Set by a client that lost its session: which client it was, and wants to be again.
     pub resume: Option<ClientId>,
+    /// With that: nothing that it has was acknowledged. A coordinator that does not know it may take it for a new one, which says
+    /// everything again.
+    pub unsaid: bool,
 }
 
 impl Hello {
@@ -48,6 +51,7 @@ impl Hello {
             build: env!("CARGO_PKG_VERSION").to_owned(),
             lifeline: None,
             resume: None,
+            unsaid: false,
         }
     }
 
@@ -62,9 +66,10 @@ impl Hello {
 
     /// The Hello of `client`, which has lost its session.
     #[must_use]
-    pub fn resume(role: Role, name: impl Into<String>, client: ClientId) -> Self {
+    pub fn resume(role: Role, name: impl Into<String>, client: ClientId, unsaid: bool) -> Self {
         Self {
             resume: Some(client),
+            unsaid,
             ..Self::new(role, name)
         }
     }

@@ -9,6 +9,13 @@ use std::{
     time::{Duration, Instant},
 };
 
+use fleetpool::cluster::PoolEvent;
+use fleetpool_net::identity::Identity;
+use fleetpool_proto::{
+    command::{CommandTask, Word},
+    frame::encode_header,
+    pool::{PoolOptions, Spec},
+};
 use fleetpool_tests::{client::Client, cluster::Cluster};
 use serde_json::Value;
 
@@ -212,6 +219,34 @@ fn g4_a_client_that_was_away_when_its_job_was_cancelled_is_told() {
     let notes: Vec<String> = client.notes.iter().collect();
     assert!(notes.concat().contains("cancelled"), "{notes:?}");
     assert_eq!(client.end(), (Vec::new(), 125));
+}
+
+/// It has nothing that the next coordinator could know of, and is let in as who it was.
+#[tokio::test]
+async fn g10_a_client_without_a_pool_goes_on_with_the_next_coordinator() {
+    let mut cluster = Cluster::start(1, 1);
+    let identity = Identity::load(&cluster.folder().join("identity")).expect("the admin's");
+    let address = cluster.address().to_string().parse().expect("an address");
+    let client = fleetpool::cluster::Cluster::connect(&address, Some(&identity)).await;
+    let client = client.expect("it is there");
+    for _ in 0..2 {
+        cluster.kill_coordinator();
+        cluster.start_again();
+        let (submitter, mut events) = client.open(PoolOptions::default()).expect("it goes on");
+        let spec = submitter.define(Spec::default());
+        let argv = vec![Word::literal("true")];
+        let task = encode_header(&CommandTask { argv });
+        submitter
+            .submit(spec, None, task)
+            .await
+            .expect("it is taken");
+        submitter.close();
+        let mut ended = 0;
+        while let Some(event) = events.next().await {
+            ended += usize::from(matches!(event, PoolEvent::Ended { .. }));
+        }
+        assert_eq!(ended, 1);
+    }
 }
 
 #[test]

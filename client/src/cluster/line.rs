@@ -26,8 +26,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(2);
 const REFUSED_MAX: Duration = Duration::from_secs(3);
 
 type Dialling = Pin<Box<dyn Future<Output = Result<(Session, Welcome), ConnectError>> + Send>>;
-/// Dials a coordinator again, as the client that it knows.
-pub(crate) type Redial = Box<dyn Fn(ClientId) -> Dialling + Send + Sync>;
+/// Dials a coordinator again, as the client that it knows; or need not know, since nothing of it was acknowledged.
+pub(crate) type Redial = Box<dyn Fn(ClientId, bool) -> Dialling + Send + Sync>;
 
 /// A session with the coordinator, or the wait for the next one.
 pub(crate) struct Line {
@@ -125,11 +125,15 @@ impl Line {
         self.resumes() && !self.closed.load(Ordering::Acquire)
     }
 
-    /// Gets another session in the place of the one that has ended, for the `pools` that there are then.
+    /// Gets another session in the place of the one that has ended, for the `pools` that there are then, and which may all be `unsaid`.
     ///
     /// # Errors
     /// A sentence, when none can follow.
-    pub(crate) async fn resume(&self, pools: impl Fn() -> Vec<PoolId>) -> Result<Receiver, String> {
+    pub(crate) async fn resume(
+        &self,
+        pools: impl Fn() -> Vec<PoolId>,
+        unsaid: impl Fn() -> bool,
+    ) -> Result<Receiver, String> {
         self.losses.fetch_add(1, Ordering::AcqRel);
         self.current.send_replace(None);
         let again = self.again.as_ref().ok_or_else(String::new)?;
@@ -139,7 +143,7 @@ impl Line {
         let mut pause = PAUSE_MIN;
         let (mut why, mut refused) = (String::new(), None);
         while !self.closed.load(Ordering::Acquire) {
-            match timeout_at(deadline, (again.redial)(client)).await {
+            match timeout_at(deadline, (again.redial)(client, unsaid())).await {
                 Err(_) => break,
                 Ok(Ok((session, welcome))) if welcome.client == client => {
                     let resume = FromClient::Resume { pools: pools() };

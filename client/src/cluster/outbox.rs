@@ -149,6 +149,12 @@ impl Outbox {
         }
     }
 
+    /// Whether the coordinator has acknowledged nothing of the pool, which is this client's own.
+    pub(crate) fn is_unsaid(&self) -> bool {
+        let state = self.lock();
+        state.safe.is_none() && !state.statement.is_attached()
+    }
+
     /// Leaves the pool to itself: it is not ended with this handle.
     pub(crate) fn leave(&self) {
         self.lock().left = true;
@@ -426,7 +432,7 @@ mod tests {
         let again = Again {
             client: ClientId::default(),
             grace: Duration::from_secs(60),
-            redial: Box::new(|_| Box::pin(std::future::pending())),
+            redial: Box::new(|_, _| Box::pin(std::future::pending())),
         };
         let sender = ours.sender.clone();
         let line = Line::new(ours.sender, Some(again));

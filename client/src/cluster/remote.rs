@@ -63,11 +63,11 @@ async fn dial(
 /// Dials the coordinator again for a client that it knows.
 fn redial(address: Address, identity: Option<Identity>) -> Redial {
     let target = Arc::new((address, identity));
-    Box::new(move |client| {
+    Box::new(move |client, unsaid| {
         let target = Arc::clone(&target);
         Box::pin(async move {
             let (address, identity) = &*target;
-            let hello = Hello::resume(role_of(identity.as_ref()), user_name(), client);
+            let hello = Hello::resume(role_of(identity.as_ref()), user_name(), client, unsaid);
             connect_alive(address, identity.as_ref(), hello).await
         })
     })

@@ -202,7 +202,12 @@ impl Shared {
         self.leave_terminated(reason);
         let pools = || self.routes().pools.keys().copied().collect();
         let patience = tokio::time::sleep(PATIENCE);
-        let resumed = self.line.resume(pools);
+        let unsaid = || {
+            let routes = self.routes();
+            let mut all = routes.pools.values();
+            all.all(|route| route.outbox.is_unsaid())
+        };
+        let resumed = self.line.resume(pools, unsaid);
         tokio::pin!(patience, resumed);
         let mut said = false;
         let resumed = loop {

@@ -52,6 +52,11 @@ impl Statement {
         }
     }
 
+    /// Whether the pool is another client's.
+    pub(crate) fn is_attached(&self) -> bool {
+        self.attached.is_some()
+    }
+
     /// Tasks before this one need not be said again.
     pub(crate) fn safe(&mut self, tasks: u64) {
         while self.tasks.pop_front_if(|(end, _)| *end <= tasks).is_some() {}

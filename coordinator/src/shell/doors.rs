@@ -91,6 +91,11 @@ impl Owner {
         if known && (watches || self.core.knows(client)) {
             return Ok(client);
         }
+        // Nobody else is or was this one, as far as is known, and it has nothing that this coordinator would have to know.
+        let is_free = known || durable.is_some_and(|durable| !durable.has_met(client));
+        if hello.unsaid && is_free && client.0 < self.next_client && !self.core.knows(client) {
+            return Ok(client);
+        }
         Err(format!(
             "client {client} was away for too long, or had no tasks: nothing of it is left"
         ))

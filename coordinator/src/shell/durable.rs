@@ -112,6 +112,11 @@ impl Durable {
         self.clients.remove(&client);
     }
 
+    /// Whether that client has been here.
+    pub(super) fn has_met(&self, client: ClientId) -> bool {
+        self.clients.contains_key(&client)
+    }
+
     /// Whether that client has been here, as the same identity.
     pub(super) fn knows(&self, client: ClientId, peer: &Peer) -> bool {
         let familiar = self.clients.get(&client);

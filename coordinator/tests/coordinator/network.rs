@@ -10,7 +10,7 @@ use fleetpool_net::{
     join,
 };
 use fleetpool_proto::{
-    Role,
+    ClientId, Role,
     message::{FromAgent, FromClient, ToAgent, ToClient},
     pool::ContentHash,
     version::Hello,
@@ -194,7 +194,7 @@ async fn g10_content_is_waited_for_until_its_client_is_back() {
             _ => None,
         })
         .await;
-    let hello = Hello::resume(Role::Admin, "root", client.welcome.client);
+    let hello = Hello::resume(Role::Admin, "root", client.welcome.client, false);
     let mut client = Box::pin(cluster.dial(&cluster.admin, hello))
         .await
         .expect("welcomed back");
@@ -209,6 +209,33 @@ async fn g10_content_is_waited_for_until_its_client_is_back() {
         _ => None,
     });
     assert_eq!(content.await, program);
+}
+
+/// One that opens its first pool while its coordinator ends has lost nothing, and goes on with the next one.
+#[tokio::test]
+async fn g10_a_client_of_which_nothing_was_acknowledged_goes_on_with_the_next_coordinator() {
+    let cluster = Cluster::start();
+    let client = cluster.admin().await;
+    client.say(FromClient::Resume { pools: Vec::new() }).await;
+    let number = client.welcome.client;
+    let alice = cluster.issue(Role::User, "alice").await;
+    let cluster = cluster.restarted().await;
+    let again = |client, unsaid| Hello::resume(Role::Admin, "root", client, unsaid);
+    let refused = cluster.dial(&cluster.admin, again(number, false)).await;
+    assert!(reason(refused).contains("nothing of it is left"));
+    let mut client = cluster
+        .dial(&cluster.admin, again(number, true))
+        .await
+        .expect("welcomed back");
+    assert_eq!(client.welcome.client, number);
+    client.say(FromClient::Resume { pools: Vec::new() }).await;
+    client.submit(&["one"]).await;
+    // It is somebody now, and no other can be it; nor can anybody be one that there has not been.
+    let theirs = Hello::resume(Role::User, "alice", number, true);
+    assert!(reason(cluster.dial(&alice, theirs).await).contains("nothing of it is left"));
+    let to_come = ClientId(u64::MAX / 2);
+    let early = cluster.dial(&cluster.admin, again(to_come, true)).await;
+    assert!(reason(early).contains("nothing of it is left"));
 }
 
 fn identities(answer: Answer) -> Vec<IdentityView> {

@@ -124,7 +124,7 @@ pub(crate) fn hellos() -> Vec<Hello> {
         .map(|role| protocols(Hello::new(role, "web-1")))
         .collect();
     hellos.push(protocols(Hello::lifeline(Role::User, "u", ClientId(7))));
-    hellos.push(protocols(Hello::resume(Role::User, "u", ClientId(7))));
+    hellos.push(protocols(Hello::resume(Role::User, "u", ClientId(7), true)));
     hellos
 }
 
