@@ -14,7 +14,7 @@ use fleetpool_proto::{
     message::HeldState,
     pool::{PoolOptions, Retries},
 };
-use host::{GONE, Host, all_gone, spawner};
+use host::{Host, all_gone, outlives, spawner};
 use nix::sys::signal::Signal;
 
 fn numbered(count: usize) -> String {
@@ -216,11 +216,7 @@ async fn g1_commands_without_an_agent_end_with_its_lease() {
             .await;
         let pid = host.begun(&main).await;
         host.end_agent(Signal::SIGKILL);
-        let ended = Instant::now();
-        while is_alive(pid) && ended.elapsed() < lease + GONE {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        assert_eq!(is_alive(pid), survives);
+        assert_eq!(outlives(pid, lease), survives);
         host.next_agent().await;
         let held: &[_] = if survives {
             &[(0, HeldState::Running)]

@@ -17,7 +17,7 @@ use fleetpool_proto::{
     message::HeldState,
     pool::{Initializer, PoolOptions, Retries, Runtime, Spec},
 };
-use host::{GONE, Host, all_gone};
+use host::{Host, all_gone, outlives};
 use nix::sys::signal::Signal;
 
 /// A pool of the probe as workers.
@@ -55,6 +55,19 @@ impl Work {
             ..Spec::default()
         };
         Self::new(FUNCTION, body)
+    }
+
+    /// Expressions, in a pool with that context.
+    fn python(context: &Bytes) -> Self {
+        let body = Spec {
+            function: "eval".to_owned(),
+            code: python::function(),
+            ..Spec::default()
+        };
+        Self {
+            context: Some(context.clone()),
+            ..Self::new(FUNCTION, body)
+        }
     }
 
     fn new(spec: SpecId, body: Spec) -> Self {
@@ -208,13 +221,7 @@ async fn g10_python_workers_go_on_under_an_agent_that_is_killed_again_and_again(
     let context = python::context();
     let mut host = Host::new(SLOTS, python::pool("python3", &context)).await;
     let ran = host.file("ran");
-    let body = Spec {
-        function: "eval".to_owned(),
-        code: python::function(),
-        ..Spec::default()
-    };
-    let mut work = Work::new(FUNCTION, body);
-    work.context = Some(context);
+    let mut work = Work::python(&context);
     // Most are so short that their results wait to be sent together, and several are in hand.
     let expression = |index: u64| {
         let nap = if index.is_multiple_of(20) { 0.05 } else { 0.0 };
@@ -348,12 +355,7 @@ async fn g6_a_python_worker_ends_with_its_relay_whether_its_template_is_there_or
     for has_template in [true, false] {
         let context = python::context();
         let mut host = Host::new(1, python::pool("python3", &context)).await;
-        let body = Spec {
-            function: "eval".to_owned(),
-            code: python::function(),
-            ..Spec::default()
-        };
-        let mut work = Work::new(FUNCTION, body);
+        let mut work = Work::python(&context);
         let nap = python::task("__import__('time').sleep(1000)");
         work.begin(&mut host.boss, [(0, nap)]).await;
         python::bring(&mut host.boss, &context).await;
@@ -381,13 +383,7 @@ async fn g3_a_python_worker_whose_keeper_is_killed_begins_nothing_more() {
     let context = python::context();
     let mut host = Host::new(1, python::pool("python3", &context)).await;
     let ran = host.file("ran");
-    let body = Spec {
-        function: "eval".to_owned(),
-        code: python::function(),
-        ..Spec::default()
-    };
-    let mut work = Work::new(FUNCTION, body);
-    work.context = Some(context);
+    let mut work = Work::python(&context);
     let over = host.file("over");
     let expression = |index: u64| {
         let long = format!(
@@ -408,7 +404,6 @@ async fn g3_a_python_worker_whose_keeper_is_killed_begins_nothing_more() {
     while !over.exists() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    tokio::time::sleep(Duration::from_millis(100)).await;
     kill(agent, Signal::SIGCONT);
     work.until(&mut host.boss, work.tasks.len()).await;
     each_once(lines(&ran), QUICK + 40);
@@ -425,29 +420,23 @@ async fn g3_a_python_worker_whose_keeper_is_killed_begins_nothing_more() {
 #[tokio::test]
 async fn g10_a_result_is_not_lost_with_its_worker_before_it_is_written_down() {
     let mut host = Host::new(1, native(0)).await;
-    let ran = host.file("ran");
-    let mut work = Work::native("note");
-    let argument = format!("100 {}", ran.display());
+    let go = host.file("go");
+    let mut work = Work::native("farewell");
+    let argument = go.display().to_string();
     work.begin(&mut host.boss, [(0, argument.into())]).await;
     let started = host
         .boss
         .until("it runs", |boss| boss.started.get(&0).cloned())
         .await;
-    let pid = started.pid.try_into().unwrap();
+    let keeper = parent(started.pid.try_into().unwrap());
+    // The worker tells its result and dies; and so does its agent, which has read nothing of it.
     kill(host.agent.0.id().try_into().unwrap(), Signal::SIGSTOP);
-    let over = host.file("ran.over");
-    while lines(&over).is_empty() {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-    // It says so, and dies; and so does its agent, which has read nothing of it.
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    kill(pid, Signal::SIGKILL);
-    host.boss.until_gone(pid).await;
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    fs::write(go, "").unwrap();
+    host.boss.until_gone(keeper).await;
     host.end_agent(Signal::SIGKILL);
     host.next_agent().await;
     assert_eq!(host.boss.end(0).await.outcome(), Outcome::Done);
-    assert_eq!(host.boss.stdout(0), "task 0 is done\n");
+    assert_eq!(host.boss.stdout(0), "farewell\n");
 }
 
 #[tokio::test]
@@ -512,11 +501,7 @@ async fn g1_workers_without_an_agent_end_with_its_lease() {
         let mut host = Host::with(1, pool, lease, Duration::from_secs(300)).await;
         let (_, pid) = one_that_runs(&mut host).await;
         host.end_agent(Signal::SIGKILL);
-        let ended = Instant::now();
-        while is_alive(pid) && ended.elapsed() < lease + GONE {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        assert_eq!(is_alive(pid), survives);
+        assert_eq!(outlives(pid, lease), survives);
         host.next_agent().await;
         let held: &[_] = if survives {
             &[(0, HeldState::Running)]

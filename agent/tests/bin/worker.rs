@@ -59,6 +59,10 @@ pub(crate) fn work() {
             let mut state = wait(&shared, |state| state.go);
             state.go = false;
         }
+        // It has said so, and is gone.
+        if function == "farewell" {
+            std::process::abort();
+        }
     }
 }
 
@@ -87,6 +91,14 @@ fn call(function: &str, row: &RunRow, argument: Bytes) -> (Outcome, Bytes) {
             say_aloud("is done\n");
             note(&format!("{file}.over"), row.index);
             return (Outcome::Done, Bytes::from(std::process::id().to_string()));
+        }
+        // Ends when a file of that name is there.
+        "farewell" => {
+            let file = String::from_utf8(argument.to_vec()).unwrap();
+            while !std::fs::exists(&file).unwrap() {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            say_aloud("farewell\n");
         }
         "abort" => {
             eprintln!("early words");

@@ -122,3 +122,12 @@ pub(crate) fn all_gone(pids: &[i32], since: Instant) {
         std::thread::sleep(Duration::from_millis(5));
     }
 }
+
+/// Whether a process that nobody looks after is there when the lease and what follows it are over.
+pub(crate) fn outlives(pid: i32, lease: Duration) -> bool {
+    let begun = Instant::now();
+    while is_alive(pid) && begun.elapsed() < lease + GONE {
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    is_alive(pid)
+}
