@@ -111,7 +111,7 @@ pub(crate) async fn run(args: AgentArgs, cluster: &ClusterArgs) -> Result<(), Fa
     };
     let mut signals = Signals::listen().map_err(Failure::fleetpool)?;
     let what = match args.with_spawner {
-        true => "what stays of workers ends with the agent, and commands wait for the next one",
+        true => "what its spawner keeps goes on, and waits for the next agent",
         false => "what runs here ends with the agent",
     };
     let stop = async move {

@@ -23,7 +23,7 @@ use crate::{
 };
 
 const HELP: &str = "\
-One host first, then waves: no new tasks come to a host, it gets the program, and its agent is replaced under the commands that run there, which go on. Where that is not possible (workers that stay, another kind of version) the host is drained first: what runs there ends by itself. Then the agent is waited for until it is heard of again, and tasks come again. A host whose agent is not heard of goes back to the version that it had, and no other wave begins.
+One host first, then waves: no new tasks come to a host, it gets the program, and its agent is replaced under what runs there, which goes on. Where that is not possible (a version that cannot take over what runs) the host is drained first: what runs there ends by itself. Then the agent is waited for until it is heard of again, and tasks come again. A host whose agent is not heard of goes back to the version that it had, and no other wave begins.
 
 Example:
   fleetpool upgrade 'web[01-40]' --batch 25% --drain-timeout 1h";

@@ -16,6 +16,7 @@ mod measure;
 mod native;
 mod pools;
 mod quic;
+mod replay;
 mod strangers;
 mod table;
 mod tail;
@@ -41,6 +42,7 @@ const CASES: &[(&str, &str)] = &[
     ("g", "agents far away"),
     ("h", "tasks of very different lengths"),
     ("i", "start"),
+    ("replay", "a coordinator that is there again"),
     ("hosts", "many hosts over ssh"),
     ("crowd", "a thousand agents connect at once"),
     (
@@ -91,6 +93,7 @@ fn run_case(case: &str) -> Vec<Line> {
         "g" => pools::far_away(),
         "h" => pools::heavy_tail(),
         "i" => pools::start(),
+        "replay" => replay::case(),
         "hosts" => hosts::case(&built("fleetpool")),
         "crowd" => crowd::case(),
         "strangers" => strangers::case(),

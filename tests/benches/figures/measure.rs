@@ -86,17 +86,21 @@ impl Turns {
         Self(turns.collect())
     }
 
+    /// The figures, turn by turn.
+    pub(crate) fn figures(&self) -> impl Iterator<Item = f64> {
+        self.0.iter().map(|turn| turn.figure)
+    }
+
     /// The middle figure.
     pub(crate) fn median(&self) -> f64 {
-        middle(self.0.iter().map(|turn| turn.figure))
+        middle(self.figures())
     }
 
     /// The lowest and the highest figure.
     pub(crate) fn spread(&self) -> (f64, f64) {
-        let figures = || self.0.iter().map(|turn| turn.figure);
         (
-            figures().fold(f64::INFINITY, f64::min),
-            figures().fold(f64::NEG_INFINITY, f64::max),
+            self.figures().fold(f64::INFINITY, f64::min),
+            self.figures().fold(f64::NEG_INFINITY, f64::max),
         )
     }
 

@@ -1,6 +1,7 @@
 //! Agents that stay: installed, upgraded and removed over ssh.
 
 use fleetpool_test_fleet::Host;
+use fleetpool_tests::cluster::built;
 
 use crate::{
     cluster::Cluster,
@@ -226,6 +227,44 @@ fn g10_an_upgrade_goes_on_under_long_commands() {
     assert_eq!(h1.sh("cat /tmp/started | wc -l"), "16\n");
     let said = cluster.done(&["upgrade", "h[1-2]", "--program", "/root/newer"]);
     assert!(said.ends_with("2 hosts: 0 upgraded\n"), "{said}");
+}
+
+/// G3, G10: an upgrade ends no function, waits for none, and nothing runs again.
+#[test]
+fn g10_an_upgrade_goes_on_under_a_pool_of_functions() {
+    let cluster = Cluster::start(plan(2).program("chaos", built("chaos")));
+    let head = cluster.fleet.head();
+    let hosts = ["h1", "h2"].map(|host| cluster.fleet.host(host));
+    let _ = cluster.done(&["deploy", "h[1-2]", "--slots", "1"]);
+    let _ = head.sh("cp /usr/bin/fleetpool /root/newer && echo newer >>/root/newer");
+    // The first of very many does not end.
+    let _ = hosts.map(|host| host.sh("touch /tmp/hold"));
+    let tally = "exec chaos tally /tmp 20000000 head:7700 .config/fleetpool/identity >/tmp/told";
+    let tally = head.command("sh").args(["-c", tally]).spawn().unwrap();
+    let told = || {
+        let told = head.sh("tail -n1 /tmp/told");
+        told.trim().parse::<u64>().unwrap_or_default()
+    };
+    let workers = || hosts.map(|host| host.sh("pgrep -f '[/]programs/' || true"));
+    let all_work = || workers().iter().all(|pids| !pids.is_empty());
+    until("both work", || told() > 0 && all_work());
+    let before = workers();
+    let said = cluster.done(&["upgrade", "h[1-2]", "--program", "/root/newer"]);
+    assert!(said.ends_with("2 hosts: 2 upgraded\n"), "{said}");
+    // More than what the old agents had brought.
+    let far = told() + 100_000;
+    until("results come from the new ones", || told() > far);
+    let after = workers();
+    let goes_on = before.iter().zip(&after).any(|(then, now)| then == now);
+    assert!(goes_on, "the worker of the first: {before:?} {after:?}");
+    let _ = hosts.map(|host| host.sh("rm /tmp/hold"));
+    let _ = head.sh("touch /tmp/enough");
+    let ended = Ran::from(tally.wait_with_output().unwrap());
+    assert_eq!(ended.code, Some(0), "each result came once: {ended:?}");
+    let ran = hosts.map(|host| host.sh("stat -c %s /tmp/ran"));
+    let ran = ran.map(|bytes| bytes.trim().parse::<u64>().unwrap());
+    eprintln!("calls on each host: {ran:?}");
+    assert_eq!(ran.iter().sum::<u64>(), told(), "each ran once");
 }
 
 /// G10: what another boot of the host has left is not taken for what runs.
