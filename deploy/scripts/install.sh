@@ -8,6 +8,8 @@
 #   --name NAME          the host's name in the fleet [its hostname]
 #   --slots N            tasks at once [one a processor]
 #   --label K=V          a label to be selected by (repeatable)
+#   --task-pids N        processes and threads that a task may have [15 % of what the kernel allows]
+#   --task-memory SIZE   memory that a task may take (512M, 2G) [what is not reserved for the host, all tasks together]
 #   --run-as USER        who the agent and its tasks are, made where it is missing [fleetpool]
 #   --user               for this user alone, without root
 #   --dry-run            only say what would be done
@@ -16,7 +18,7 @@
 # `fleetpool deploy` runs this over ssh: it brings the program, and certifies the key that is made here.
 [ -n "${over_ssh-}" ] || . "$(dirname "$0")/common.sh"
 
-name=$(uname -n) slots= labels= run_as=fleetpool for_user= dry_run= coordinator= token_file= enrol= source=
+name=$(uname -n) slots= labels= pids= memory= run_as=fleetpool for_user= dry_run= coordinator= token_file= enrol= source=
 need() { [ $# -ge 2 ] || fail "$1 needs a value"; }
 while [ $# -gt 0 ]; do
     case $1 in
@@ -25,6 +27,8 @@ while [ $# -gt 0 ]; do
         --name) need "$@"; name=$2; shift ;;
         --slots) need "$@"; slots=$2; shift ;;
         --label) need "$@"; labels="$labels --label $2"; shift ;;
+        --task-pids) need "$@"; pids=$2; shift ;;
+        --task-memory) need "$@"; memory=$2; shift ;;
         --run-as) need "$@"; run_as=$2; shift ;;
         --user) for_user=yes ;;
         --dry-run) dry_run=yes ;;
@@ -36,7 +40,7 @@ while [ $# -gt 0 ]; do
     shift
 done
 [ -n "$coordinator" ] || fail "--coordinator ADDR says where the coordinator is"
-for value in "$coordinator" "$name" "$slots" "$run_as"; do
+for value in "$coordinator" "$name" "$slots" "$pids" "$memory" "$run_as"; do
     case $value in *[[:space:]]*) fail "\`$value\` has a blank in it" ;; esac
 done
 find_places
@@ -165,7 +169,7 @@ if ! "$lib/$program" agent --coordinator "$coordinator" --check 2>/dev/null && [
         word "note $coordinator cannot be reached from here by TCP"
     fi
 fi
-arguments="--coordinator $coordinator --name $name${slots:+ --slots $slots}$labels"
+arguments="--coordinator $coordinator --name $name${slots:+ --slots $slots}${pids:+ --task-pids $pids}${memory:+ --task-memory $memory}$labels"
 enrol
 if printf 'FLEETPOOL_AGENT_USER=%s\nFLEETPOOL_AGENT_ARGS=%s\n' "$run_as" "$arguments" | write "$conf/agent.conf" 644; then
     did configuration

@@ -39,6 +39,10 @@ pub struct Wanted {
     pub slots: Option<u16>,
     /// Labels.
     pub labels: Vec<(String, String)>,
+    /// Processes and threads that a task may have at once; none: the agent's default.
+    pub task_pids: Option<u64>,
+    /// Memory that a task may take, in bytes; none: the agent's default.
+    pub task_memory: Option<u64>,
     /// The user that the agent and its tasks are, where root installs it.
     pub run_as: String,
 }
@@ -117,9 +121,16 @@ pub async fn install(
         "--run-as",
         &wanted.run_as,
     ];
-    let slots = wanted.slots.map(|slots| slots.to_string());
-    if let Some(slots) = &slots {
-        arguments.extend(["--slots", slots]);
+    let numbers = [
+        ("--slots", wanted.slots.map(u64::from)),
+        ("--task-pids", wanted.task_pids),
+        ("--task-memory", wanted.task_memory),
+    ];
+    let numbers = numbers.map(|(option, number)| (option, number.map(|number| number.to_string())));
+    for (option, number) in &numbers {
+        if let Some(number) = number {
+            arguments.extend([*option, number.as_str()]);
+        }
     }
     let labels: Vec<String> = wanted
         .labels

@@ -170,6 +170,16 @@ impl Cluster {
         listens_on(&self.folder.path().join("coordinator.log"));
     }
 
+    /// The same, which says all that it can say to a log of the caller's; is not waited for.
+    ///
+    /// # Panics
+    /// When it cannot be started.
+    pub fn start_again_with_log(&mut self, log: impl Into<Stdio>) {
+        let mut command = self.coordinator_again();
+        command.env("FLEETPOOL_LOG", "trace").stderr(log);
+        self.coordinator = command.spawn().expect("the coordinator starts");
+    }
+
     /// Another coordinator as [`start_again`](Self::start_again) starts it, when it is to be seen what that one says.
     #[must_use]
     pub fn coordinator_again(&self) -> Command {

@@ -6,7 +6,7 @@
 
 use std::{
     env, fs,
-    io::{Read as _, Write as _},
+    io::{self, Read as _, Write as _},
     path::Path,
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
@@ -26,6 +26,7 @@ use fleetpool_tests::{
     client::Client,
     cluster::Cluster,
 };
+use nix::fcntl::{FcntlArg, fcntl};
 use serde_json::Value;
 
 /// What a process may grow by, whatever it is asked to do.
@@ -363,6 +364,27 @@ fn g7_thousands_of_pools_of_one_client_are_served_and_grow_no_process() {
         after - before <= GROWTH_MIB_MAX,
         "{after} MiB, {before} before"
     );
+}
+
+#[test]
+fn g7_a_log_that_nobody_reads_holds_up_nobody() {
+    const PAGE: i32 = 4096;
+    let mut cluster = Cluster::start(1, 2);
+    cluster.kill_coordinator();
+    let (mut reader, log) = io::pipe().expect("a pipe");
+    fcntl(&log, FcntlArg::F_SETPIPE_SZ(PAGE)).expect("it can be as small as a page");
+    cluster.start_again_with_log(log);
+    cluster.await_hosts(1);
+    let mut map = cluster.client();
+    map.args(["map", "echo", ":::"]);
+    map.args((0..200).map(|task| task.to_string()));
+    let ran = map.output().expect("it starts");
+    let lines = String::from_utf8_lossy(&ran.stdout).lines().count();
+    assert_eq!((ran.status.code(), lines), (Some(0), 200), "{ran:?}");
+    cluster.kill_coordinator();
+    let mut said = String::new();
+    reader.read_to_string(&mut said).expect("it is text");
+    assert!(said.len() > 2000, "there was room in the log: {said}");
 }
 
 /// The reader stops for a while after the first, and is slow then.

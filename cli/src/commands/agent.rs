@@ -67,16 +67,23 @@ pub(crate) struct AgentArgs {
     /// Only see whether the coordinator can be reached by TCP: exit status 0 or 1
     #[arg(long, conflicts_with = "stdio")]
     check: bool,
-    /// Processes and threads that a task may have at once [default: 15 % of what the kernel allows]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
-    task_pids: Option<u64>,
-    /// Memory that a task may take (512M, 2G); one that needs more is ended as out of memory [default: what is not reserved for the
-    /// host, all tasks together]
-    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
-    task_memory: Option<u64>,
+    #[command(flatten)]
+    limits: LimitArgs,
     /// The host's name in the fleet [default: its hostname]
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+}
+
+/// What one task may take of its host.
+#[derive(Args, Clone, Copy, Debug)]
+pub(crate) struct LimitArgs {
+    /// Processes and threads that a task may have at once [default: 15 % of what the kernel allows]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) task_pids: Option<u64>,
+    /// Memory that a task may take (512M, 2G); one that needs more is ended as out of memory [default: what is not reserved for the
+    /// host, all tasks together]
+    #[arg(long, value_name = "SIZE", value_parser = size::parse)]
+    pub(crate) task_memory: Option<u64>,
 }
 
 /// Serves until it is stopped.
@@ -84,7 +91,7 @@ pub(crate) struct AgentArgs {
 /// # Errors
 /// When it may not join, or cannot start processes.
 pub(crate) async fn run(args: AgentArgs, cluster: &ClusterArgs) -> Result<(), Failure> {
-    super::log();
+    let _log = super::log();
     let name = args.name.clone().map_or_else(hostname, Ok)?;
     let options = args.options(name);
     let Some(address) = &args.coordinator else {
@@ -133,8 +140,8 @@ impl AgentArgs {
             tunnelled: self.tunnelled,
             passes_on: !self.no_pass_on,
             limits: Some(TaskLimits {
-                pids: self.task_pids,
-                memory: self.task_memory,
+                pids: self.limits.task_pids,
+                memory: self.limits.task_memory,
             }),
             ..Options::new(name, self.slots.unwrap_or_else(processors), PROGRAM)
         }

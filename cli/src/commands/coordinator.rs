@@ -61,7 +61,7 @@ const LEASE_MIN: Duration = Duration::from_secs(1);
 /// # Errors
 /// When there is no cluster in its folder, or an address is taken.
 pub(crate) async fn run(args: CoordinatorArgs, cluster: &ClusterArgs) -> Result<(), Failure> {
-    super::log();
+    let _log = super::log();
     let mut listen = args.listen;
     listen.extend(args.unix.map(Address::Unix));
     let defaults = ServeOptions::new(cluster.state_dir(args.state.as_deref())?, listen);

@@ -13,6 +13,7 @@ use fleetpool_proto::{
 };
 
 use super::{
+    agent::LimitArgs,
     ask,
     identity::certify,
     odd,
@@ -55,6 +56,8 @@ pub(crate) struct DeployArgs {
     /// Label to be selected by (repeatable)
     #[arg(long = "label", value_name = "K=V", value_parser = label)]
     labels: Vec<(String, String)>,
+    #[command(flatten)]
+    limits: LimitArgs,
     /// The user that agents and their tasks are, made where it is missing (as root only)
     #[arg(long, value_name = "USER", default_value = "fleetpool")]
     run_as: String,
@@ -119,6 +122,8 @@ impl DeployArgs {
             ca: identity.ca_pem(),
             slots: self.slots,
             labels,
+            task_pids: self.limits.task_pids,
+            task_memory: self.limits.task_memory,
             run_as: self.run_as.clone(),
         })
     }

@@ -32,6 +32,7 @@ use std::io::IsTerminal as _;
 
 use fleetpool::cluster::Cluster;
 use fleetpool_proto::view::{Answer, Query};
+use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
 
 use crate::{
     args::{Cli, Verb},
@@ -96,13 +97,22 @@ fn odd(answer: &Answer) -> Failure {
     ))
 }
 
-/// Turns logging on, for verbs that stay: to stderr, `info` and above unless `$FLEETPOOL_LOG` says otherwise.
-fn log() {
+/// Lines of the log that wait for a reader who is slow; those beyond are left out. Who serves others waits for no such reader.
+const LOG_LINES_MAX: usize = 4096;
+
+/// Turns logging on, for verbs that stay: to stderr, `info` and above unless `$FLEETPOOL_LOG` says otherwise. What waits is written when
+/// the guard is dropped.
+fn log() -> WorkerGuard {
     let filter = tracing_subscriber::EnvFilter::try_from_env("FLEETPOOL_LOG");
     let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+    let (stderr, guard) = NonBlockingBuilder::default()
+        .buffered_lines_limit(LOG_LINES_MAX)
+        .thread_name("log")
+        .finish(std::io::stderr());
     let logger = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr);
+        .with_writer(stderr);
     // Only one can be set, and only this one is.
     let _ = logger.with_ansi(std::io::stderr().is_terminal()).try_init();
+    guard
 }

@@ -70,6 +70,11 @@ fn hosts_are_deployed_once_and_undeployed_without_a_trace() {
     );
     let said = cluster.done(&["hosts", "--on", "role=db"]);
     assert!(said.contains("h1    up     5 "), "{said}");
+    let limits = ["--task-pids", "50", "--task-memory", "256M"];
+    let _ = cluster.done(&[&["deploy", "h7"][..], &limits].concat());
+    let agents = cluster.fleet.host("h7").processes();
+    let is_limited = |agent: &String| agent.contains(" --task-pids 50 --task-memory 268435456");
+    assert!(agents.iter().any(is_limited), "{agents:?}");
 
     let said = cluster.done(&["undeploy", "h[1-8]"]);
     assert!(said.ends_with("8 hosts out of the fleet\n"), "{said}");

@@ -298,8 +298,14 @@ fn claim(own: &Path) -> io::Result<(PathBuf, File)> {
     let folder = own.join(format!("{PREFIX}{}", random.get(..8).unwrap_or_default()));
     create(&folder)?;
     let lock = File::open(&folder)?;
-    lock.try_lock()?;
+    hold(&folder, &lock)?;
     Ok((folder, lock))
+}
+
+/// Locks a cgroup that is open. Another spawner may have had the lock before, for as long as it takes to remove it.
+fn hold(folder: &Path, lock: &File) -> io::Result<()> {
+    lock.try_lock()?;
+    folder.metadata().map(drop)
 }
 
 /// Removes what dead spawners have left. Whether something of it is still in use.
@@ -481,6 +487,17 @@ mod tests {
         let limits = contained.limits();
         assert!(limits.contains("cannot make a cgroup in"), "{limits}");
         assert!(limits.contains("no cgroup for memory"), "{limits}");
+    }
+
+    #[test]
+    fn what_another_has_removed_before_it_was_locked_is_not_held() {
+        let two = Two::new("memory pids");
+        let folder = two.0.path().join("fleetpool-1");
+        create(&folder).unwrap();
+        let lock = File::open(&folder).unwrap();
+        assert!(!remove_dead(two.0.path()));
+        let held = hold(&folder, &lock).map_err(|error| error.kind());
+        assert_eq!(held, Err(io::ErrorKind::NotFound));
     }
 
     #[test]
