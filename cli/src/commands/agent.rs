@@ -91,7 +91,7 @@ pub(crate) struct LimitArgs {
 /// # Errors
 /// When it may not join, or cannot start processes.
 pub(crate) async fn run(args: AgentArgs, cluster: &ClusterArgs) -> Result<(), Failure> {
-    let _log = super::log();
+    let _log = super::Log::start();
     let name = args.name.clone().map_or_else(hostname, Ok)?;
     let options = args.options(name);
     let Some(address) = &args.coordinator else {

@@ -17,12 +17,7 @@ use fleetpool_net::{Address, DEFAULT_PORT};
 use fleetpool_proto::limits::LEASE;
 use tokio::{task::JoinHandle, time::sleep};
 
-use crate::{
-    duration,
-    failure::{Failure, say},
-    run::Signals,
-    target::ClusterArgs,
-};
+use crate::{duration, failure::Failure, run::Signals, target::ClusterArgs};
 
 /// Pool the slots of a fleet: the one part that listens
 ///
@@ -61,7 +56,7 @@ const LEASE_MIN: Duration = Duration::from_secs(1);
 /// # Errors
 /// When there is no cluster in its folder, or an address is taken.
 pub(crate) async fn run(args: CoordinatorArgs, cluster: &ClusterArgs) -> Result<(), Failure> {
-    let _log = super::log();
+    let log = super::Log::start();
     let mut listen = args.listen;
     listen.extend(args.unix.map(Address::Unix));
     let defaults = ServeOptions::new(cluster.state_dir(args.state.as_deref())?, listen);
@@ -73,7 +68,7 @@ pub(crate) async fn run(args: CoordinatorArgs, cluster: &ClusterArgs) -> Result<
     let mut signals = Signals::listen().map_err(Failure::fleetpool)?;
     let server = Server::bind(options).map_err(Failure::fleetpool)?;
     for address in server.addresses() {
-        say(&format!("the coordinator listens on {address}"));
+        log.say(&format!("the coordinator listens on {address}"));
     }
     let keeping = tokio::spawn(keep_tunnels(server.access(), near_end(server.addresses())));
     let stop = async move {

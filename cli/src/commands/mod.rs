@@ -28,11 +28,11 @@ pub(crate) mod top;
 pub(crate) mod undeploy;
 pub(crate) mod upgrade;
 
-use std::io::IsTerminal as _;
+use std::io::{self, IsTerminal as _, Write as _};
 
 use fleetpool::cluster::Cluster;
 use fleetpool_proto::view::{Answer, Query};
-use tracing_appender::non_blocking::{NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::{NonBlocking, NonBlockingBuilder, WorkerGuard};
 
 use crate::{
     args::{Cli, Verb},
@@ -100,19 +100,36 @@ fn odd(answer: &Answer) -> Failure {
 /// Lines of the log that wait for a reader who is slow; those beyond are left out. Who serves others waits for no such reader.
 const LOG_LINES_MAX: usize = 4096;
 
-/// Turns logging on, for verbs that stay: to stderr, `info` and above unless `$FLEETPOOL_LOG` says otherwise. What waits is written when
-/// the guard is dropped.
-fn log() -> WorkerGuard {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("FLEETPOOL_LOG");
-    let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
-    let (stderr, guard) = NonBlockingBuilder::default()
-        .buffered_lines_limit(LOG_LINES_MAX)
-        .thread_name("log")
-        .finish(std::io::stderr());
-    let logger = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(stderr);
-    // Only one can be set, and only this one is.
-    let _ = logger.with_ansi(std::io::stderr().is_terminal()).try_init();
-    guard
+/// What a verb that stays says, on stderr. What waits of it is written when this is dropped.
+struct Log {
+    stderr: NonBlocking,
+    _writes: WorkerGuard,
+}
+
+impl Log {
+    /// Turns it on: `info` and above, unless `$FLEETPOOL_LOG` says otherwise.
+    fn start() -> Self {
+        let filter = tracing_subscriber::EnvFilter::try_from_env("FLEETPOOL_LOG");
+        let filter = filter.unwrap_or_else(|_| tracing_subscriber::EnvFilter::new("info"));
+        let (stderr, writes) = NonBlockingBuilder::default()
+            .buffered_lines_limit(LOG_LINES_MAX)
+            .thread_name("log")
+            .finish(io::stderr());
+        let logger = tracing_subscriber::fmt()
+            .with_env_filter(filter)
+            .with_writer(stderr.clone());
+        // Only one can be set, and only this one is.
+        let _ = logger.with_ansi(io::stderr().is_terminal()).try_init();
+        Self {
+            stderr,
+            _writes: writes,
+        }
+    }
+
+    /// Says something at every level.
+    fn say(&self, text: &str) {
+        let line = format!("fleetpool: {text}\n");
+        // A full one takes nothing.
+        let _ = self.stderr.clone().write_all(line.as_bytes());
+    }
 }
