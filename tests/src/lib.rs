@@ -6,6 +6,7 @@ pub mod chaos;
 pub mod client;
 pub mod cluster;
 pub mod line;
+pub mod memory;
 pub mod sim;
 pub mod strangers;
 pub mod way;

@@ -25,31 +25,10 @@ use fleetpool_tests::{
     cgroup::{self, Group},
     client::Client,
     cluster::Cluster,
+    memory::{self, GROWTH_MIB_MAX, forget_peak, peak_mib, peak_mib_while_it_runs},
 };
 use nix::fcntl::{FcntlArg, fcntl};
 use serde_json::Value;
-
-/// What a process may grow by, whatever it is asked to do.
-const GROWTH_MIB_MAX: u64 = 64;
-
-/// The most that a process has had in memory.
-fn peak_mib(pid: u32) -> u64 {
-    peak_mib_while_it_runs(pid).expect("it runs")
-}
-
-fn peak_mib_while_it_runs(pid: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let line = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.split_whitespace().next()?.parse().ok()?;
-    Some(kib / 1024)
-}
-
-/// From now on that is counted anew.
-fn forget_peak(pid: u32) {
-    fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("it runs");
-}
 
 /// A size that a variable of the environment asks for.
 fn mib(variable: &str, otherwise: u64) -> u64 {
@@ -136,12 +115,7 @@ fn g8_a_flood_for_a_slow_reader_grows_no_process_and_holds_up_no_neighbour() {
     assert!(neighbour.status.success());
     assert_eq!(neighbour.stdout.split(|&byte| byte == b'\n').count(), 201);
     eprintln!("flood: MiB {before:?} before, {after:?} after; 200 tasks beside it took {took:?}");
-    for (before, after) in before.iter().zip(after) {
-        assert!(
-            after - before <= GROWTH_MIB_MAX,
-            "{after} MiB, {before} before"
-        );
-    }
+    memory::assert_bounded(&before, &after);
 }
 
 /// A percentile of some times.
@@ -360,10 +334,7 @@ fn g7_thousands_of_pools_of_one_client_are_served_and_grow_no_process() {
         "{POOLS} pools at once: {:?}, coordinator {before} MiB before, {after} after",
         start.elapsed()
     );
-    assert!(
-        after - before <= GROWTH_MIB_MAX,
-        "{after} MiB, {before} before"
-    );
+    memory::assert_bounded(&[before], &[after]);
 }
 
 #[test]
@@ -437,12 +408,7 @@ fn g7_large_results_for_a_slow_reader_grow_no_process_and_hold_up_no_neighbour()
         "{results} results of {RESULT_MIB} MiB in {:?}: MiB {before:?} before, {after:?} at most; 200 tasks beside it took {beside:?}",
         start.elapsed()
     ));
-    for (before, after) in before.iter().zip(after) {
-        assert!(
-            after - before <= GROWTH_MIB_MAX,
-            "{after} MiB, {before} before"
-        );
-    }
+    memory::assert_bounded(&before, &after);
 }
 
 /// Waits until a client, the last of these processes, has ended well; the most that each has had in memory.
@@ -503,8 +469,7 @@ fn g7_an_input_without_an_end_is_refused_and_grows_no_process() {
     ];
     assert!(says.iter().all(|said| stderr.contains(said)), "{stderr}");
     assert!(peak <= GROWTH_MIB_MAX, "{peak} MiB");
-    assert!(after[0] - before[0] <= GROWTH_MIB_MAX);
-    assert!(after[1] - before[1] <= GROWTH_MIB_MAX);
+    memory::assert_bounded(&before, &after);
 }
 
 /// The most that a process has had in memory, at its end.

@@ -12,7 +12,7 @@ use fleetpool_proto::{
     message::{FromAgent, FromClient, GrantRow, Registration, ReportRow, ToAgent, ToClient},
     pool::Spec,
 };
-
+use fleetpool_tests::memory;
 use nix::time::{ClockId, clock_gettime};
 
 use crate::{
@@ -329,5 +329,5 @@ fn thread_time() -> Duration {
 }
 
 fn resident_bytes() -> u64 {
-    crate::measure::memory_kib(std::process::id(), "VmRSS:") * 1024
+    memory::kib(std::process::id(), "VmRSS:").expect("it runs") * 1024
 }

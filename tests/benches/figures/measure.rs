@@ -143,36 +143,6 @@ pub(crate) fn figures_of<const N: usize>(command: &mut Command) -> [f64; N] {
     numbers.unwrap_or_else(|| panic!("{command:?} printed {printed:?}, not {N} numbers"))
 }
 
-/// How much a process grows from here on, at its largest.
-pub(crate) struct Growth {
-    pid: u32,
-    before_kib: u64,
-}
-
-impl Growth {
-    /// Of a process as it is now.
-    pub(crate) fn of(pid: u32) -> Self {
-        // proc(5): the peak becomes what is resident now.
-        fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("a process of ours");
-        let before_kib = memory_kib(pid, "VmHWM:");
-        Self { pid, before_kib }
-    }
-
-    pub(crate) fn mib(&self) -> f64 {
-        let peak_kib = memory_kib(self.pid, "VmHWM:");
-        crate::as_f64(peak_kib.saturating_sub(self.before_kib)) / 1024.0
-    }
-}
-
-/// A line of `/proc/PID/status` that is in kB; 0 when the process is gone.
-pub(crate) fn memory_kib(pid: u32, line: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let value = status.lines().find_map(|text| text.strip_prefix(line));
-    value
-        .and_then(|value| value.split_whitespace().next()?.parse().ok())
-        .unwrap_or(0)
-}
-
 /// How long `work` took, in seconds.
 pub(crate) fn seconds(work: impl FnOnce()) -> f64 {
     let start = Instant::now();

@@ -9,12 +9,13 @@ use std::{
 use fleetpool_tests::{
     cluster::{Cluster, built},
     line,
+    memory::Growth,
     way::Quality,
 };
 
 use crate::{
     contestant,
-    measure::{Contestant, Growth, ROUNDS, Turns, figure_of, figures_of, interleave, seconds},
+    measure::{Contestant, ROUNDS, Turns, figure_of, figures_of, interleave, seconds},
     table::{Line, Target},
 };
 
@@ -102,7 +103,7 @@ pub(crate) fn bulk() -> Vec<Line> {
     };
     // The coordinator keeps the workers' program for agents that come later. That is not what is measured here.
     over_quic("arguments", "1");
-    let memory = Growth::of(cluster.coordinator_pid());
+    let growth = Growth::of(cluster.coordinator_pid());
     let mut rivals = [
         Contestant::new("arguments", || over_quic("arguments", "64")),
         Contestant::new("results", || over_quic("results", "64")),
@@ -115,7 +116,7 @@ pub(crate) fn bulk() -> Vec<Line> {
     ];
     let names = rivals.each_ref().map(|rival| rival.name);
     let turns = interleave(ROUNDS, &mut rivals);
-    let grown = Turns::of([memory.mib()]);
+    let grown = Turns::of([crate::as_f64(growth.kib()) / 1024.0]);
     // A payload crosses two sessions, client to coordinator and coordinator to agent, on one machine.
     let against = |case, ours, peer: usize| {
         let target = Target::RatioAtLeast(0.7);

@@ -10,13 +10,14 @@ use std::{
 use fleetpool_proto::limits::STRANGERS_MAX;
 use fleetpool_tests::{
     cluster::Cluster,
+    memory::Growth,
     strangers::{Flood, Idle, initials},
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 use crate::{
     contestant,
-    measure::{Contestant, Growth, ROUNDS, Turns, interleave},
+    measure::{Contestant, ROUNDS, Turns, interleave},
     table::{Line, Target},
     talk::Talk,
 };
@@ -59,7 +60,8 @@ pub(crate) fn case() -> Vec<Line> {
     let memory = |of: usize, work: &dyn Fn() -> f64| {
         let growth = Growth::of(cluster.coordinator_pid());
         let figure = work();
-        grown.borrow_mut()[of].push(growth.mib() * 1024.0 / crate::as_f64(STRANGERS_MAX as u64));
+        grown.borrow_mut()[of]
+            .push(crate::as_f64(growth.kib()) / crate::as_f64(STRANGERS_MAX as u64));
         figure
     };
     let turns = interleave(

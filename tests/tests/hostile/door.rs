@@ -2,11 +2,12 @@
 //! machine is too noisy for a bound on it in a test. Here nothing stops, nobody honest is kept out, and each stranger costs
 //! little.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use fleetpool_proto::limits::STRANGERS_MAX;
 use fleetpool_tests::{
     cluster::Cluster,
+    memory::Growth,
     strangers::{Flood, Idle, initials},
 };
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -23,23 +24,6 @@ const PER_S: u32 = 20_000;
 const STRANGER_KIB: u64 = 64;
 /// What those who are in need at most for a hundred short tasks; it takes them a tenth of a second.
 const ROUND_MAX: Duration = Duration::from_secs(20);
-
-fn memory_kib(pid: u32, line: &str) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("it runs");
-    let value = status.lines().find_map(|text| text.strip_prefix(line));
-    let number = value.and_then(|value| value.split_whitespace().next()?.parse().ok());
-    number.expect("a number of kB")
-}
-
-/// How much a coordinator grows, at its largest, while `work` is done.
-fn growth_kib(cluster: &Cluster, work: impl FnOnce()) -> u64 {
-    let pid = cluster.coordinator_pid();
-    // proc(5): the peak becomes what is resident now.
-    fs::write(format!("/proc/{pid}/clear_refs"), "5").expect("a process of ours");
-    let before = memory_kib(pid, "VmHWM:");
-    work();
-    memory_kib(pid, "VmHWM:") - before
-}
 
 /// Those who are in go on, and somebody else can come.
 fn life_goes_on(cluster: &Cluster, echo: &mut Echo) {
@@ -59,13 +43,13 @@ fn ten_thousand_who_say_nothing_cost_little_and_keep_nobody_out() {
     let idle = IDLE.min(usize::try_from(files.saturating_sub(OTHER_FILES)).unwrap_or(IDLE));
     let cluster = Cluster::start(2, 1);
     let mut echo = Echo::of(&cluster);
-    let grown = growth_kib(&cluster, || {
-        let strangers = Idle::start(cluster.address(), idle);
-        let enough = STRANGERS_MAX.min(idle);
-        cluster.until("they stand there", |_| strangers.connected() >= enough);
-        life_goes_on(&cluster, &mut echo);
-    });
-    let each = grown / STRANGERS_MAX.min(idle) as u64;
+    let growth = Growth::of(cluster.coordinator_pid());
+    let strangers = Idle::start(cluster.address(), idle);
+    let enough = STRANGERS_MAX.min(idle);
+    cluster.until("they stand there", |_| strangers.connected() >= enough);
+    life_goes_on(&cluster, &mut echo);
+    let grown = growth.kib();
+    let each = grown / enough as u64;
     assert!(each <= STRANGER_KIB, "{each} KiB each, {grown} in all");
 }
 
@@ -74,11 +58,11 @@ fn first_packets_from_addresses_that_nobody_has_cost_little_and_keep_nobody_out(
     let initials = initials();
     let cluster = Cluster::start(2, 1);
     let mut echo = Echo::of(&cluster);
-    let grown = growth_kib(&cluster, || {
-        let flood = Flood::start(cluster.address(), PER_S, &initials);
-        cluster.until("there are many", |_| flood.sent() > u64::from(PER_S));
-        life_goes_on(&cluster, &mut echo);
-    });
+    let growth = Growth::of(cluster.coordinator_pid());
+    let flood = Flood::start(cluster.address(), PER_S, &initials);
+    cluster.until("there are many", |_| flood.sent() > u64::from(PER_S));
+    life_goes_on(&cluster, &mut echo);
+    let grown = growth.kib();
     let bound = STRANGER_KIB * STRANGERS_MAX as u64;
     assert!(grown <= bound, "{grown} KiB");
 }
