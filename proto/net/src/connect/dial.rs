@@ -22,7 +22,7 @@ use crate::{
     hello,
     identity::verify::plain,
     peer::{Carrier, Peer},
-    session::{Session, quic, stream},
+    session::{Closed, Session, quic, stream},
     tls, transport,
 };
 
@@ -89,10 +89,7 @@ pub(super) async fn tcp(
     let socket = TlsConnector::from(tls)
         .connect(name, socket)
         .await
-        .map_err(|error| {
-            let (at, reason) = (address.to_string(), plain(&error.to_string()).to_owned());
-            ConnectError::Untrusted { at, reason }
-        })?;
+        .map_err(|error| unsecured(address, &error))?;
     let (read, write) = tokio::io::split(socket);
     let (sender, receiver) = stream::open(read, write);
     Ok(Standing {
@@ -252,6 +249,18 @@ fn rejected(
 /// Whether a transport error is a TLS alert.
 fn is_tls(code: quinn::TransportErrorCode) -> bool {
     (0x100..0x200).contains(&u64::from(code))
+}
+
+/// A TLS handshake over TCP came to nothing: the peer has shown something wrong, or it is gone, as a coordinator is that
+/// ends just then.
+fn unsecured(address: &Address, error: &io::Error) -> ConnectError {
+    let at = address.to_string();
+    if error.get_ref().is_some_and(|why| why.is::<rustls::Error>()) {
+        let reason = plain(&error.to_string()).to_owned();
+        return ConnectError::Untrusted { at, reason };
+    }
+    let closed = Closed::lost(error);
+    ConnectError::Broken { at, closed }
 }
 
 fn broken(address: &Address, error: &ConnectionError) -> ConnectError {

@@ -12,7 +12,7 @@ use fleetpool_proto::{
     version::{Hello, Welcome},
 };
 use tokio::{
-    io::copy_bidirectional,
+    io::{AsyncReadExt as _, copy_bidirectional},
     net::{TcpListener, TcpStream, UdpSocket},
     time::timeout,
 };
@@ -60,6 +60,54 @@ async fn where_udp_does_not_pass_a_session_is_there_within_a_second() {
     assert_eq!(served.unwrap().peer.carrier, Carrier::Tcp);
     writeln!(std::io::stderr(), "UDP is blocked: connected in {took:?}").ok();
     assert!(took < Duration::from_secs(1), "after {took:?}");
+}
+
+/// What a coordinator is like that ends in the middle of a handshake by TCP, and is there again by UDP. What it has not read
+/// of the first `read_max` bytes resets the connection; else that ends in good order.
+async fn gone_for_a_moment(to: SocketAddr, read_max: usize) -> SocketAddr {
+    let door = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = door.local_addr().unwrap();
+    let near = UdpSocket::bind(address).await.unwrap();
+    let far = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    far.connect(to).await.unwrap();
+    tokio::spawn(async move {
+        let (mut socket, _) = door.accept().await.unwrap();
+        socket.read(&mut vec![0; read_max]).await.unwrap();
+        drop((socket, door));
+        let [mut up, mut down] = [[0; 2048]; 2];
+        let mut client = None;
+        loop {
+            tokio::select! {
+                Ok((len, from)) = near.recv_from(&mut up) => {
+                    client = Some(from);
+                    far.send(&up[..len]).await.unwrap();
+                }
+                Ok(len) = far.recv(&mut down), if client.is_some() => {
+                    near.send_to(&down[..len], client.unwrap()).await.unwrap();
+                }
+            }
+        }
+    });
+    address
+}
+
+/// It has shown nothing wrong, so that this is no answer: the other carrier goes on (G10).
+#[tokio::test]
+async fn a_handshake_that_breaks_off_ends_no_dialling() {
+    let mut cluster = Cluster::start();
+    let identity = cluster.identity(Role::Agent, "a");
+    for read_max in [1, 1 << 14] {
+        let relay = gone_for_a_moment(cluster.listener.local_addr().unwrap(), read_max).await;
+        let address = Address::Tcp(relay.to_string());
+        let dial = connect(&address, Some(&identity), Hello::new(Role::Agent, "a"));
+        let serve = async {
+            let incoming = cluster.listener.accept().await;
+            incoming.welcome(Welcome::default()).await.unwrap()
+        };
+        let both = async { tokio::try_join!(dial, async { Ok(serve.await) }) };
+        let ((near, _), _far) = soon(both).await.unwrap();
+        assert_eq!(near.peer.carrier, Carrier::Quic);
+    }
 }
 
 #[tokio::test]
