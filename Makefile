@@ -135,7 +135,7 @@ faults: fleet-packages python ## the faults of docs/faults.md at full length, an
 		$(CARGO) test --locked --workspace --test pool --test overload --test hostile --test recovery --test fleet -- \
 		--nocapture --test-threads=1 g5_twenty_kills g6_a_ g7_ every_fifth very_many_functions what_lets_ssh
 	cd python/tests && FLEETPOOL_DEATH_SECONDS=60 FLEETPOOL_ARGUMENT_MIB=8192 $(VENV)/bin/python -m pytest -q \
-		-k "twenty_kills or too_large or caller_is_killed" test_losses.py test_errors.py
+		-o timeout=600 -o faulthandler_timeout=700 -k "twenty_kills or too_large or caller_is_killed" test_losses.py test_errors.py
 	for seconds in 60 120; do FLEETPOOL_STOP_SECONDS=$$seconds \
 		$(CARGO) test --locked --workspace --test stopped -- --nocapture longer a_task_that_is_stopped || exit 1; done
 

@@ -100,6 +100,27 @@ fn is_alive(pid: Pid) -> bool {
     !matches!(fields_after_name(&stat).first(), Some(&b"Z") | Some(&b"X"))
 }
 
+/// Whether a process has ended or is about to: it has been sent SIGKILL, which takes a while when it has much memory.
+pub(crate) fn is_dying(pid: Pid) -> bool {
+    fs::read(format!("/proc/{pid}/stat")).map_or(true, |stat| is_dying_by(&stat))
+}
+
+fn is_dying_by(stat: &[u8]) -> bool {
+    // PF_EXITING, PF_SIGNALED of linux/sched.h, and SIGKILL among the pending signals: fields 9 and 31 of proc(5).
+    const GOING: u64 = 0x4 | 0x400;
+    const KILLED: u64 = 1 << (libc::SIGKILL - 1);
+    let fields = fields_after_name(stat);
+    let has = |field: usize, bits| {
+        let field = fields
+            .get(field)
+            .and_then(|bytes| std::str::from_utf8(bytes).ok());
+        field
+            .and_then(|text| text.parse::<u64>().ok())
+            .is_some_and(|value| value & bits != 0)
+    };
+    has(6, GOING) || has(28, KILLED)
+}
+
 /// Where the parent-child relation is read.
 enum Children {
     /// `/proc/PID/task/TID/children`: a short file a process.
@@ -174,6 +195,20 @@ mod tests {
     fn the_fields_of_a_name_with_spaces_and_parentheses() {
         let stat = b"42 (a) b (c) S 7 42 42 0";
         assert_eq!(fields_after_name(stat)[..2], [b"S", b"7"]);
+    }
+
+    #[test]
+    fn what_was_killed_is_dying_until_it_is_gone() {
+        let mut child = std::process::Command::new("sleep")
+            .arg("60")
+            .spawn()
+            .unwrap();
+        let pid = Pid::from_raw(child.id().try_into().unwrap());
+        assert!(!is_dying(pid));
+        child.kill().unwrap();
+        assert!(is_dying(pid));
+        child.wait().unwrap();
+        assert!(is_dying(pid));
     }
 
     #[test]

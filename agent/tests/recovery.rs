@@ -26,10 +26,12 @@ async fn g10_commands_go_on_under_an_agent_that_is_killed_again_and_again() {
     const SLOTS: u64 = 16;
     const LINES: usize = 300;
     let mut host = Host::new(16, PoolOptions::default()).await;
-    let begun = host.file("begun");
+    let [begun, go] = ["begun", "go"].map(|name| host.file(name));
     let script = format!(
-        "echo $$ >> {}; i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); echo line $i; sleep 0.01; done; echo over >&2",
-        begun.display()
+        "echo $$ >> {}; i=0; while [ $i -lt {LINES} ]; do i=$((i+1)); echo line $i; sleep 0.01; done; \
+         until [ -e {} ]; do sleep 0.02; done; echo over >&2",
+        begun.display(),
+        go.display()
     );
     for index in 0..SLOTS {
         host.boss.sh(index, &script).await;
@@ -52,6 +54,7 @@ async fn g10_commands_go_on_under_an_agent_that_is_killed_again_and_again() {
         assert_eq!(held, running);
     }
     host.boss.acknowledges = true;
+    fs::write(&go, "").unwrap();
     for index in 0..SLOTS {
         let end = host.boss.end(index).await;
         assert_eq!(end.outcome(), Outcome::Done);

@@ -11,7 +11,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use common::{Boss, End, PROBE, door::DAY, is_alive, kill, parent, python};
+use common::{Boss, End, PROBE, door::DAY, is_alive, kill, parent, parent_if_there, python};
 use fleetpool_proto::{
     Outcome, SpecId,
     message::HeldState,
@@ -151,7 +151,7 @@ fn relay(host: &Host) -> i32 {
     let all = fs::read_dir("/proc").unwrap().filter_map(|entry| {
         let pid: i32 = entry.ok()?.file_name().to_str()?.parse().ok()?;
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
-        (name.trim() == "fleetpool-relay" && parent(pid) == spawner).then_some(pid)
+        (name.trim() == "fleetpool-relay" && parent_if_there(pid) == Some(spawner)).then_some(pid)
     });
     let all: Vec<i32> = all.collect();
     assert_eq!(all.len(), 1, "{all:?}");

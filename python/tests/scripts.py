@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from under_test import NAME, STDLIB
 
-LIMIT_S = 40
+LIMIT_S = 55
 
 
 @dataclass

@@ -82,4 +82,4 @@ def test_one_call_after_another_is_quick(pool):
     start = time.monotonic()
     for number in range(100):
         assert pool.apply(tasks.echo, (number,)) == number
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 20

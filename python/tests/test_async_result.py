@@ -30,7 +30,7 @@ def test_get_with_a_timeout_raises_timeout_error_in_time(pool, tmp_path):
         result.get(timeout=0.2)
     with pytest.raises(multiprocessing.TimeoutError):
         result.get(0)
-    assert 0.2 <= time.monotonic() - start < 10
+    assert 0.2 <= time.monotonic() - start < 20
     released.touch()
     assert result.get(timeout=20) == str(released), "and the result still comes"
 

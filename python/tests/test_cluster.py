@@ -56,21 +56,24 @@ def test_hosts_are_logged_in_to_for_one_pool(tmp_path, monkeypatch, caplog):
         assert pool.apply(lambda x: x + 1, (1,)) == 2
         pids = set(pool.map(tasks.pid, range(20), 1))
     until("the workers are gone", lambda: not any(map(is_alive, pids)))
-    assert "no1: ssh: connect to host no1 port 22: No route to host" in caplog.text
-    with Pool(hosts="no[1-2]") as pool:
-        with pytest.raises(module.PoolError, match="no host can be had: no1: ssh: connect to host no1"):
+    route = "no1: ssh: connect to host no1 port 22: No route to host"
+    until("it is told", lambda: route in caplog.text)
+    # That nobody is there may be known before there is a pool, or after.
+    with pytest.raises(module.PoolError, match="no host can be had: no1: ssh: connect to host no1"):
+        with Pool(hosts="no[1-2]") as pool:
             pool.apply(abs, (1,))
 
 
 def test_n_is_n_over_all_hosts(on_cluster, tmp_path):
     log = str(tmp_path / "log")
     with Pool(3, **MODULES) as pool:
+        tasks.full_size(pool, 3, tmp_path / "meeting")
         pool.map(tasks.note_begin_and_end, [log] * 30, 1)
     running = most = 0
     for line in (tmp_path / "log").read_text().split():
         running += 1 if line == "begin" else -1
         most = max(most, running)
-    assert most == 3
+    assert most <= 3
 
 
 def test_on_chooses_hosts(on_cluster):
@@ -400,8 +403,12 @@ def test_a_host_may_have_another_version_of_cloudpickle(tmp_path, monkeypatch):
 
 def test_a_host_with_another_python_runs_what_goes_by_name_and_refuses_the_rest(tmp_path, monkeypatch):
     other = another_python()
+    # Not its own folder, where `python3` may be yet another.
+    named = tmp_path / "bin/python3"
+    named.parent.mkdir()
+    named.symlink_to(other)
     with Cluster(tmp_path) as cluster:
-        cluster.add_agent("a1", slots=1, env={"PATH": path_with(other)})
+        cluster.add_agent("a1", slots=1, env={"PATH": path_with(named)})
         cluster.await_hosts(1)
         point_to(cluster, monkeypatch)
         with Pool(1) as pool:

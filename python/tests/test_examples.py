@@ -39,7 +39,7 @@ def four_functions(lines):
     text = "\n".join(lines)
     for name in ("Lee", "Marlon", "Allen", "Frank"):
         assert len(re.findall(rf"^Run task {name}-\d+$", text, re.MULTILINE)) == 1
-        assert len(re.findall(rf"^Task {name},? runs \d\.\d\d seconds\.$", text, re.MULTILINE)) == 1
+        assert len(re.findall(rf"^Task {name},? runs \d+\.\d\d seconds\.$", text, re.MULTILINE)) == 1
     assert lines[-1] == "All subprocesses done."
     pids = re.findall(r"^Run task \w+-(\d+)$", text, re.MULTILINE)
     assert re.search(r"^parent process (\d+)$", text, re.MULTILINE)[1] not in pids

@@ -208,20 +208,22 @@ def test_200_000_tiny_tasks_keep_the_caller_small(tmp_path):
     run_text(
         tmp_path,
         """
-        import resource
         from fleetpool import Pool
 
         def negative(x):
             return -x
 
+        def peak_kib():
+            # Of this program: what getrusage(2) says counts what its parent had as well.
+            with open("/proc/self/status") as status:
+                return next(int(line.split()[1]) for line in status if line.startswith("VmHWM:"))
+
         if __name__ == "__main__":
             with Pool(2) as pool:
                 total = sum(pool.imap_unordered(negative, range(200_000), chunksize=1))
             assert total == -sum(range(200_000)), total
-            peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-            assert peak_kib < 300 * 1024, f"{peak_kib} KiB"
+            assert peak_kib() < 300 * 1024, f"{peak_kib()} KiB"
         """,
-        limit_s=55,
     ).succeeded()
 
 

@@ -1,5 +1,6 @@
 """The joblib backend "fleetpool"; with FLEETPOOL_TEST_STDLIB=1, joblib's own "loky"."""
 
+import os
 import warnings
 
 import joblib
@@ -119,6 +120,7 @@ def test_a_dead_worker_is_an_error_and_the_next_call_works():
 def test_nothing_is_left_after_a_program_that_used_it(tmp_path):
     from scripts import run_text
 
+    mark = f"{tmp_path.name}-{os.getpid()}"
     run_text(
         tmp_path,
         """
@@ -127,9 +129,9 @@ def test_nothing_is_left_after_a_program_that_used_it(tmp_path):
 
         print(Parallel(n_jobs=2, backend="fleetpool")(delayed(abs)(-x) for x in range(3)))
         """,
-        env={"FLEETPOOL_TEST_MARK": tmp_path.name},
+        env={"FLEETPOOL_TEST_MARK": mark},
     ).succeeded()
-    assert not pids_marked(f"FLEETPOOL_TEST_MARK={tmp_path.name}")
+    assert not pids_marked(f"FLEETPOOL_TEST_MARK={mark}")
 
 
 def nested(_):

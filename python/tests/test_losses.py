@@ -38,7 +38,7 @@ def test_one_of_a_hundred_fails_the_others_arrive_and_the_pool_goes_on(pool, tmp
     results = [pool.apply_async(tasks.Misbehaviour(deed, AT), (number,)) for number in range(100)]
     with pytest.raises(getattr(module, error, Exception)):
         results[AT].get(20)
-    assert time.monotonic() - start < 10
+    assert time.monotonic() - start < 20
     others = [number for number in range(100) if number != AT]
     assert [results[number].get(20) for number in others] == [number * number for number in others]
     assert len(set(tasks.full_size(pool, SLOTS, tmp_path / "meeting"))) == SLOTS

@@ -17,6 +17,8 @@ use nix::{
 };
 use tempfile::TempDir;
 
+use crate::port;
+
 /// How long anything may take that is waited for here.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Between two looks at what is waited for.
@@ -86,7 +88,7 @@ impl Cluster {
     /// When it does not come up.
     #[must_use]
     pub fn bare_with(options: &[&str], variables: &[(&str, PathBuf)]) -> Self {
-        Self::coordinator_at("127.0.0.1:0", options, variables)
+        Self::coordinator_at(&port::lasting().to_string(), options, variables)
     }
 
     /// The same on loopback; `prepare` is given the folder that `init` made for the coordinator, before that one starts.
@@ -95,7 +97,7 @@ impl Cluster {
     /// When it does not come up.
     #[must_use]
     pub fn bare_on(prepare: impl FnOnce(&Path), options: &[&str]) -> Self {
-        Self::prepared("127.0.0.1:0", options, &[], prepare)
+        Self::prepared(&port::lasting().to_string(), options, &[], prepare)
     }
 
     fn coordinator(options: &[&str]) -> Self {

@@ -7,6 +7,7 @@ pub mod client;
 pub mod cluster;
 pub mod line;
 pub mod memory;
+mod port;
 pub mod sim;
 pub mod strangers;
 pub mod way;

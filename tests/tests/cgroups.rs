@@ -52,9 +52,14 @@ fn g6_keepers_have_a_cgroup_each_and_none_is_left_when_their_pools_are_over() {
     assert!(limits.ends_with(" GiB for all tasks"), "{limits}");
 
     let mut three = cluster.client();
-    let own = "sleep 0.3; grep -E ':(pids|memory):' /proc/self/cgroup; : {}";
+    // Each waits until all have begun.
+    let folder = tempfile::tempdir().expect("a folder");
+    let own = format!(
+        "cd {}; touch {{}}; until [ $(ls | wc -l) = 3 ]; do sleep 0.02; done; grep -E ':(pids|memory):' /proc/self/cgroup",
+        folder.path().display()
+    );
     three.args([
-        "map", "-q", "-j", "3", "--no-tag", "--shell", own, ":::", "1", "2", "3",
+        "map", "-q", "-j", "3", "--no-tag", "--shell", &own, ":::", "1", "2", "3",
     ]);
     let output = three.output().expect("it starts");
     let text = String::from_utf8(output.stdout).expect("text");

@@ -234,8 +234,9 @@ fn g10_commands_go_on_under_an_agent_that_is_killed() {
     let folder = tempfile::tempdir().expect("a folder");
     let begun = folder.path().join("begun");
     let task = format!(
-        "echo {{}} >> {}; for i in $(seq {LINES}); do echo {{}} $i; sleep 0.03; done",
-        begun.display()
+        "cd {}; echo {{}} >> begun; for i in $(seq {LINES}); do echo {{}} $i; sleep 0.03; done; \
+         until [ -e go ]; do sleep 0.02; done",
+        folder.path().display()
     );
     let mut client = start(
         cluster
@@ -255,6 +256,7 @@ fn g10_commands_go_on_under_an_agent_that_is_killed() {
         cluster.until("the next one is there", is_there);
         assert!(!marked_on(mark, "a1").is_empty(), "they run");
     }
+    fs::write(folder.path().join("go"), "").expect("writable");
     let stdout = client.0.stdout.take().expect("a pipe");
     let printed = BufReader::new(stdout).lines();
     let results = results(printed.map(|line| line.expect("text")));

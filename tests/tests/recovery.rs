@@ -167,7 +167,7 @@ fn g10_tasks_run_on_while_the_coordinator_is_away_and_exec_runs_nothing_twice() 
 /// Longer than the lease, and than clients wait for a coordinator that was killed.
 #[test]
 fn g10_a_coordinator_that_is_stopped_on_purpose_costs_no_task_however_long_that_takes() {
-    let mut cluster = Cluster::start_with_lease(1, 2, "1s");
+    let mut cluster = Cluster::start_with_lease(1, 2, "2s");
     let ran = tempfile::tempdir().expect("a folder");
     let note = format!(
         "cd {}; echo began >> {{}}; until [ -e go ]; do sleep 0.02; done; echo done {{}}",

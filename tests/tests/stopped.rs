@@ -21,8 +21,8 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 const LEASE: Duration = Duration::from_secs(2);
-/// Well within a lease, and longer than a renewal takes.
-const SHORT: Duration = Duration::from_secs(1);
+/// Longer than it is from one renewal to the next, and together with that well within a lease.
+const SHORT: Duration = Duration::from_millis(700);
 /// Longer than a coordinator waits until it gives a silent host's tasks to others.
 fn long() -> Duration {
     let asked = std::env::var("FLEETPOOL_STOP_SECONDS").ok();
@@ -80,9 +80,18 @@ impl Run {
             notes,
         };
         run.cluster.until("tasks run on both hosts", |_| {
-            ["a1", "a2"].iter().all(|host| run.begun_on(host) > 4)
+            let held_runs = run.pid_of(HELD).is_some();
+            held_runs && ["a1", "a2"].iter().all(|host| run.begun_on(host) > 4)
         });
         run
+    }
+
+    /// The process of a task that has begun.
+    fn pid_of(&self, index: u64) -> Option<u32> {
+        let begun = self.lines("begun");
+        let own = format!("{index} ");
+        let line = begun.iter().find(|line| line.starts_with(&own))?;
+        line.rsplit(' ').next()?.parse().ok()
     }
 
     /// Lets the one task end that is held.
@@ -210,12 +219,8 @@ fn g3_a_client_that_is_stopped_has_every_result_when_it_goes_on() {
 #[test]
 fn g1_a_task_that_is_stopped_is_waited_for() {
     let run = Run::start();
-    let begun = run.lines("begun");
-    let held = begun
-        .iter()
-        .find(|line| line.starts_with(&format!("{HELD} ")));
-    let pid = held.and_then(|line| line.rsplit(' ').next()?.parse().ok());
-    run.stop("task", pid.expect("it has begun"), long(), |run| {
+    let pid = run.pid_of(HELD).expect("it has begun");
+    run.stop("task", pid, long(), |run| {
         run.release();
         usize::from(run.over(HELD))
     });

@@ -5,7 +5,9 @@ use std::{
     os::unix::fs::FileExt as _,
 };
 
-use crate::spawner::Leaf;
+use nix::unistd::Pid;
+
+use crate::{spawner::Leaf, tree::is_dying};
 
 /// What decides whom the kernel takes first, of those who use as much: from -1000, never, to 1000.
 const SCORE: &str = "/proc/self/oom_score_adj";
@@ -46,10 +48,14 @@ impl MemoryWatch {
         watch
     }
 
-    /// Looks while a task runs, so that kills up to now are nobody's that is still alive. Those of its own cgroup may be its children.
-    pub(crate) fn look_within(&mut self) {
+    /// Looks while a task runs, so that kills up to now are nobody's that is still alive: `main` may be the next, and on its way
+    /// already, since where memory is short this look itself may take as long. Those of its own cgroup may be its children.
+    pub(crate) fn look_within(&mut self, main: Pid) {
         if self.own.is_none() {
-            self.kills = self.kills();
+            let kills = self.kills();
+            if !is_dying(main) {
+                self.kills = kills;
+            }
         }
     }
 

@@ -483,7 +483,7 @@ impl Keeper {
         let now = Instant::now();
         if !task.known && now >= task.read_at {
             task.known = true;
-            self.memory.look_within();
+            self.memory.look_within(task.tree.main);
             let (attempt, pid) = (task.attempt, task.pid());
             self.channel.put(FromKeeper::Running { attempt, pid });
         }

@@ -455,13 +455,12 @@ pub(crate) fn kill(pid: i32, signal: nix::sys::signal::Signal) {
 
 /// The parent of a process.
 pub(crate) fn parent(pid: i32) -> i32 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    stat.rsplit(')')
-        .next()
-        .unwrap()
-        .split_whitespace()
-        .nth(1)
-        .unwrap()
-        .parse()
-        .unwrap()
+    parent_if_there(pid).unwrap()
+}
+
+/// The same of one that may have ended.
+pub(crate) fn parent_if_there(pid: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let fields = stat.rsplit(')').next()?;
+    fields.split_whitespace().nth(1)?.parse().ok()
 }

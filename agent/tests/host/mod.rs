@@ -18,7 +18,7 @@ use crate::common::{
 };
 
 /// How soon everything must be gone that is to go (G6).
-pub(crate) const GONE: Duration = Duration::from_secs(2);
+pub(crate) const GONE: Duration = Duration::from_secs(3);
 
 /// A folder with a spawner that is a service, and an agent that goes on there again and again.
 pub(crate) struct Host {

@@ -14,7 +14,7 @@ use std::{
 use fleetpool::{Error, OutputStream, Pool, TaskError, TaskHandle};
 use serde::{Deserialize, Serialize};
 
-use crate::{pool, runner::tests, sleep_ms, square};
+use crate::{meet, pool, runner::tests, sleep_ms, square};
 
 tests! {
     g2_a_call_fills_slots_that_come_after_it_began
@@ -75,16 +75,6 @@ fn add(a: i32, b: i32) -> i32 {
 
 #[fleetpool::task]
 fn nothing() {}
-
-/// Waits until so many are in the folder.
-#[fleetpool::task]
-fn meet(place: (String, usize)) {
-    let (folder, all) = place;
-    std::fs::write(format!("{folder}/{}", std::process::id()), "").unwrap();
-    while std::fs::read_dir(&folder).unwrap().count() < all {
-        thread::sleep(Duration::from_millis(5));
-    }
-}
 
 #[fleetpool::task]
 fn fail_on_odd(x: u32) -> u32 {
@@ -158,16 +148,15 @@ fn apply_takes_what_the_function_takes() {
 
 fn apply_async_does_not_wait() {
     let pool = pool(2);
-    let start = Instant::now();
-    let slow = pool.apply_async(sleep_ms, 300).unwrap();
+    let slow = pool.apply_async(sleep_ms, 5000).unwrap();
     let quick: Vec<_> = (0..10)
         .map(|x| pool.apply_async(square, x).unwrap())
         .collect();
-    assert!(start.elapsed() < Duration::from_millis(250), "it waits");
+    assert!(!slow.ready(), "it waits");
     for (x, handle) in quick.into_iter().enumerate() {
         assert_eq!(handle.get().unwrap(), (x * x) as u64);
     }
-    assert_eq!(slow.get().unwrap(), 300);
+    assert_eq!(slow.get().unwrap(), 5000);
 }
 
 fn a_handle_tells_how_far_it_is() {
@@ -204,7 +193,7 @@ fn imap_gives_results_in_the_order_of_inputs() {
 
 fn imap_unordered_gives_them_as_they_come() {
     let pool = pool(2);
-    let first = pool.imap_unordered(sleep_ms, [400, 0]).next();
+    let first = pool.imap_unordered(sleep_ms, [20_000, 0]).next();
     assert_eq!(first.unwrap().unwrap(), 0);
 }
 
@@ -261,7 +250,7 @@ fn an_abandoned_iterator_leaves_the_pool_free() {
     let start = Instant::now();
     pool.apply(square, 1).unwrap();
     assert!(
-        start.elapsed() < Duration::from_secs(1),
+        start.elapsed() < Duration::from_secs(10),
         "it waits for what nobody wants"
     );
 }
@@ -488,7 +477,7 @@ fn what_is_cancelled_before_it_begins_costs_nothing() {
 }
 
 fn a_task_that_runs_too_long_is_killed() {
-    let timeout = Duration::from_millis(200);
+    let timeout = Duration::from_secs(1);
     let pool = Pool::builder()
         .cluster("local")
         .processes(1)

@@ -24,6 +24,16 @@ fn sleep_ms(ms: u64) -> u64 {
     ms
 }
 
+/// Waits until so many are in the folder.
+#[fleetpool::task]
+fn meet(place: (String, usize)) {
+    let (folder, all) = place;
+    std::fs::write(format!("{folder}/{}", std::process::id()), "").unwrap();
+    while std::fs::read_dir(&folder).unwrap().count() < all {
+        thread::sleep(Duration::from_millis(5));
+    }
+}
+
 fn pool(processes: u32) -> Pool {
     Pool::builder()
         .cluster("local")

@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, File},
-    net::{SocketAddr, TcpListener},
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     thread::sleep,
@@ -18,7 +18,7 @@ use super::{
     Kind, Options, end_file,
     notes::{NEMESIS, Note, Notes},
 };
-use crate::{line::Line, way::Quality};
+use crate::{line::Line, port, way::Quality};
 
 /// Every process below a host, and every client, has this in its environment.
 const MARK: &str = "FLEETPOOL_CHAOS";
@@ -125,14 +125,12 @@ pub(super) struct Fleet {
 impl Fleet {
     /// Starts everything, and waits until it is up.
     pub(super) fn start(options: &Options) -> Result<Self, String> {
-        let port = TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr());
-        let address = port.map_err(|error| format!("no port: {error}"))?;
         let notes = Notes::open(&options.folder, NEMESIS);
         let mut fleet = Self {
             notes: notes.map_err(|error| error.to_string())?,
             mark: format!("{}-{}", std::process::id(), options.seed),
             options: options.clone(),
-            address,
+            address: port::lasting(),
             coordinator: None,
             hosts: Vec::new(),
             clients: Vec::new(),
@@ -140,9 +138,12 @@ impl Fleet {
         };
         fleet.admin(&["init", "--name", "chaos"])?;
         fleet.start_coordinator()?;
+        fleet.until("it listens", START_MAX, |fleet| {
+            fleet.admin(&["status"]).ok()
+        })?;
         for (number, (name, has_spawner)) in HOSTS.into_iter().enumerate() {
             let quality = if number == 1 { BAD } else { Quality::default() };
-            let line = Line::of(quality, address);
+            let line = Line::of(quality, fleet.address);
             fleet.hosts.push(Host {
                 name,
                 has_spawner,

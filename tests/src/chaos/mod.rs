@@ -26,6 +26,10 @@ mod verdict;
 
 use std::{
     path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::{Duration, Instant},
 };
 
@@ -33,6 +37,8 @@ pub use bulk::run as run_bulk;
 pub use client::{ClientOptions, run as run_client};
 pub use tally::run as run_tally;
 pub use task::run as run_task;
+
+use tokio::signal::unix::{SignalKind, signal};
 
 use self::{fleet::Fleet, nemesis::Nemesis};
 
@@ -97,10 +103,11 @@ impl Kind {
 /// # Errors
 /// What is wrong, a line each.
 pub fn run(options: &Options) -> Result<String, String> {
+    let told = end_when_told()?;
     let mut fleet = Fleet::start(options)?;
     let mut nemesis = Nemesis::new(options.seed);
     let until = Instant::now() + options.lasts;
-    while Instant::now() < until {
+    while Instant::now() < until && !told.load(Relaxed) {
         nemesis.step(&mut fleet);
         fleet.look()?;
     }
@@ -124,6 +131,31 @@ pub fn run(options: &Options) -> Result<String, String> {
         wrong.join("\n"),
         options.seed
     ))
+}
+
+/// Set by Ctrl-C and SIGTERM, which would leave all that was started: what has happened until then is judged.
+fn end_when_told() -> Result<Arc<AtomicBool>, String> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.map_err(|error| error.to_string())?;
+    let guard = runtime.enter();
+    let signals = [SignalKind::interrupt(), SignalKind::terminate()].map(signal);
+    drop(guard);
+    let [interrupt, terminate] = signals.map(|signal| signal.map_err(|error| error.to_string()));
+    let (mut interrupt, mut terminate) = (interrupt?, terminate?);
+    let told = Arc::new(AtomicBool::new(false));
+    let telling = Arc::clone(&told);
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => (),
+                _ = terminate.recv() => (),
+            }
+        });
+        telling.store(true, Relaxed);
+    });
+    Ok(told)
 }
 
 /// The file that tells clients to submit nothing more.

@@ -72,7 +72,8 @@ async fn gone_for_a_moment(to: SocketAddr, read_max: usize) -> SocketAddr {
     far.connect(to).await.unwrap();
     tokio::spawn(async move {
         let (mut socket, _) = door.accept().await.unwrap();
-        socket.read(&mut vec![0; read_max]).await.unwrap();
+        let read = socket.read(&mut vec![0; read_max]).await.unwrap();
+        assert_ne!(read, 0);
         drop((socket, door));
         let [mut up, mut down] = [[0; 2048]; 2];
         let mut client = None;
