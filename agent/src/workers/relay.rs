@@ -259,6 +259,8 @@ impl Relay {
     }
 
     async fn serve(mut self) -> io::Result<()> {
+        // More may have come with what was said first.
+        self.hear()?;
         loop {
             if self.over == Over::Gone
                 && self.unheard.is_empty()
