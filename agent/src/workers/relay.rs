@@ -542,3 +542,76 @@ async fn writable(outgoing: Option<&Outgoing>) {
         None => std::future::pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use nix::unistd::pipe;
+    use tokio::time::timeout;
+
+    use super::{super::tray::Tray, *};
+
+    /// On a busy machine all of it is there when a relay begins to listen.
+    #[tokio::test]
+    async fn what_comes_with_the_first_that_a_relay_is_told_is_heard() {
+        let sockets = [(); 4].map(|()| Socket::pair().expect("sockets"));
+        let [
+            (agent, line),
+            (_keeper, to_keeper),
+            (_worker, to_worker),
+            (_spawner, control),
+        ] = sockets;
+        let [(stdout, _out), (stderr, _err)] = [(); 2].map(|()| pipe().expect("pipes"));
+        let tray = Tray::memory().expect("a file");
+        let descriptors = vec![
+            line.into(),
+            to_keeper.into(),
+            to_worker.into(),
+            stdout,
+            stderr,
+            tray.into(),
+        ];
+        let (mut incoming, mut outgoing) = wire::split(agent).expect("a socket");
+        outgoing.put(ToKeeper::Place(Place::default()));
+        outgoing.put(ToKeeper::Relay {
+            generation: 1,
+            program: None,
+            initializer: None,
+            payloads: Payloads::default(),
+        });
+        outgoing.put(ToKeeper::End { grace_ms: 0 });
+        outgoing.flush();
+        while outgoing.is_behind() {
+            outgoing.writable().await;
+            outgoing.flush();
+        }
+        tokio::spawn(serve(descriptors, control.into()));
+        let told = async {
+            for number in 1.. {
+                while incoming.fill().await.expect("readable") {
+                    match incoming.take().expect("a message") {
+                        Some(last @ FromKeeper::WorkerEnded { .. }) => return Some(last),
+                        Some(_) => break,
+                        None => {}
+                    }
+                }
+                outgoing.put(ToKeeper::Heard { number });
+                outgoing.flush();
+            }
+            None
+        };
+        let last = timeout(Duration::from_secs(20), told).await;
+        let last = last.expect("it hears that it is to end");
+        let is_right = |last: &FromKeeper| {
+            matches!(
+                last,
+                FromKeeper::WorkerEnded {
+                    was_given_up: true,
+                    ..
+                }
+            )
+        };
+        assert!(last.as_ref().is_some_and(is_right));
+    }
+}
