@@ -17,7 +17,7 @@ use fleetpool_proto::{
 };
 use nix::sys::signal::Signal;
 
-/// How soon everything must be gone (G6).
+/// How soon everything must be gone: two seconds (G6), and one that a loaded machine may add.
 const GONE: Duration = Duration::from_secs(3);
 
 /// A script that starts everything that likes to escape, writes down the pids, and goes on as `end` says.

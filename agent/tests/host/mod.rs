@@ -17,7 +17,7 @@ use crate::common::{
     is_alive, kill, pid_in, probe,
 };
 
-/// How soon everything must be gone that is to go (G6).
+/// How soon everything must be gone that is to go: two seconds (G6), and one that a loaded machine may add.
 pub(crate) const GONE: Duration = Duration::from_secs(3);
 
 /// A folder with a spawner that is a service, and an agent that goes on there again and again.

@@ -133,7 +133,8 @@ pub fn run(options: &Options) -> Result<String, String> {
     ))
 }
 
-/// Set by Ctrl-C and SIGTERM, which would leave all that was started: what has happened until then is judged.
+/// Set by SIGINT and SIGTERM, which would leave all that was started: what has happened until then is judged. (Ctrl-C at a terminal
+/// ends the others as well; then that is what is told, and nothing is left either.)
 fn end_when_told() -> Result<Arc<AtomicBool>, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
