@@ -49,8 +49,8 @@ pub(crate) enum Passed {
     Came(ContentHash, Arc<File>, usize),
     /// The other agent does not deliver it.
     Failed(ContentHash, String),
-    /// Agents may come for it to this port; 0: they may not.
-    Port(ContentHash, u16),
+    /// These agents may come for it to this port; 0: they may not.
+    Port(ContentHash, u16, Vec<PeerPin>),
 }
 
 /// All flows of an agent.
@@ -131,7 +131,8 @@ impl Passing {
         peers: Vec<PeerPin>,
         here: Option<(Held, usize)>,
     ) {
-        self.order(hash, bytes, Order::PassOn(peers), Passed::Port(hash, 0));
+        let otherwise = Passed::Port(hash, 0, peers.clone());
+        self.order(hash, bytes, Order::PassOn(peers), otherwise);
         if let Some((held, len)) = here {
             self.is_here(hash, held, len);
         }

@@ -102,14 +102,13 @@ fn is_alive(pid: Pid) -> bool {
 
 /// Whether a process has ended or is about to: it has been sent SIGKILL, which takes a while when it has much memory.
 pub(crate) fn is_dying(pid: Pid) -> bool {
-    fs::read(format!("/proc/{pid}/stat")).map_or(true, |stat| is_dying_by(&stat))
-}
-
-fn is_dying_by(stat: &[u8]) -> bool {
     // PF_EXITING, PF_SIGNALED of linux/sched.h, and SIGKILL among the pending signals: fields 9 and 31 of proc(5).
     const GOING: u64 = 0x4 | 0x400;
     const KILLED: u64 = 1 << (libc::SIGKILL - 1);
-    let fields = fields_after_name(stat);
+    let Ok(stat) = fs::read(format!("/proc/{pid}/stat")) else {
+        return true;
+    };
+    let fields = fields_after_name(&stat);
     let has = |field: usize, bits| {
         let field = fields
             .get(field)

@@ -59,8 +59,12 @@ fn results(command: &mut Command) -> Vec<Value> {
     let text = String::from_utf8(output.stdout).expect("text");
     let stderr = String::from_utf8_lossy(&output.stderr);
     assert!(!text.is_empty(), "{command:?}: {stderr}");
-    let object = |line: &str| serde_json::from_str(line).expect("an object a line");
-    text.lines().map(object).collect()
+    objects(text.lines())
+}
+
+fn objects<'a>(lines: impl IntoIterator<Item = &'a str>) -> Vec<Value> {
+    let object = |line| serde_json::from_str(line).expect("an object a line");
+    lines.into_iter().map(object).collect()
 }
 
 /// Until it is told to end: how long the host's last round trip took, again and again.
@@ -235,8 +239,7 @@ fn hog_and_neighbour(cluster: &Cluster) -> (Vec<Value>, Vec<Value>) {
     let hog = results(hog.args(["a", "b", "c", "d"]));
     fs::write(&go, "").expect("writable");
     let (lines, _) = neighbour.end();
-    let object = |line: &String| serde_json::from_str(line).expect("an object a line");
-    (hog, lines.iter().map(object).collect())
+    (hog, objects(lines.iter().map(String::as_str)))
 }
 
 fn outcome(results: &[Value], index: u64) -> &Value {
@@ -346,10 +349,7 @@ fn g5_a_memory_hog_is_known_for_one_that_its_keeper_has_not_looked_at_before_its
     let keeper = Pid::from_raw(keeper_of_the_killed().expect("it waits to be reaped"));
     kill(keeper, Signal::SIGCONT).expect("it is there");
     let (lines, _) = hog.end();
-    let hog: Vec<Value> = lines
-        .iter()
-        .map(|line| serde_json::from_str(line).expect("an object a line"))
-        .collect();
+    let hog = objects(lines.iter().map(String::as_str));
     assert_eq!(outcome(&hog, 0), "out_of_memory", "{hog:?}");
 }
 

@@ -147,7 +147,7 @@ impl Flow {
         while let Some(order) = orders.recv().await {
             match order {
                 Order::Fetch(..) => self.fail("it was about to be forgotten"),
-                Order::PassOn(_) => self.tell(Passed::Port(self.hash, 0)),
+                Order::PassOn(peers) => self.tell(Passed::Port(self.hash, 0, peers)),
                 Order::Here(..) | Order::Unneeded => {}
             }
         }
@@ -174,8 +174,8 @@ impl Flow {
                 }
             }
             Order::PassOn(peers) => {
-                let port = self.listen(peers).await;
-                self.tell(Passed::Port(self.hash, port));
+                let port = self.listen(&peers).await;
+                self.tell(Passed::Port(self.hash, port, peers));
             }
             Order::Here(held, len) => {
                 self.source = None;
@@ -187,7 +187,7 @@ impl Flow {
     }
 
     /// Lets these in; the port, or 0.
-    async fn listen(&mut self, peers: Vec<PeerPin>) -> u16 {
+    async fn listen(&mut self, peers: &[PeerPin]) -> u16 {
         if self.listener.is_none() {
             let bound = PinnedListener::bind(&self.key).await;
             self.listener = bound
@@ -197,7 +197,7 @@ impl Flow {
         let Some(listener) = &mut self.listener else {
             return 0;
         };
-        peers.into_iter().for_each(|peer| listener.invite(peer));
+        peers.iter().for_each(|peer| listener.invite(*peer));
         self.hosted = Instant::now();
         listener.port().unwrap_or(0)
     }

@@ -43,11 +43,15 @@ impl Host {
 
     /// Is to pass it on to these; where.
     async fn pass_on(&mut self, peers: &[&Self], here: Option<&Bytes>) -> u16 {
-        let peers = peers.iter().map(|peer| peer.pin).collect();
+        let peers: Vec<_> = peers.iter().map(|peer| peer.pin).collect();
+        let asked = peers.clone();
         let here = here.map(|bytes| (Held::Bytes(bytes.clone()), bytes.len()));
         self.passing.pass_on(self.hash, self.bytes, peers, here);
         match self.told().await {
-            Passed::Port(_, port) => port,
+            Passed::Port(_, port, invited) => {
+                assert_eq!(invited, asked);
+                port
+            }
             other => panic!("{other:?}"),
         }
     }

@@ -171,7 +171,7 @@ impl Shell {
         if here.is_some() || self.store.is_waited_for(hash) || self.passing.is_flowing(hash) {
             self.passing.pass_on(hash, bytes, peers, here);
         } else {
-            self.on_passed(Passed::Port(hash, 0));
+            self.on_passed(Passed::Port(hash, 0, peers));
         }
     }
 
@@ -191,7 +191,7 @@ impl Shell {
     pub(super) fn on_passed(&mut self, passed: Passed) {
         match passed {
             Passed::Came(hash, file, len) => self.take(hash, Held::File(file), len),
-            Passed::Port(hash, port) => {
+            Passed::Port(hash, port, peers) => {
                 let addresses = match port {
                     0 => Vec::new(),
                     _ => passing::addresses(),
@@ -200,6 +200,7 @@ impl Shell {
                     hash,
                     port,
                     addresses,
+                    peers,
                 });
             }
             Passed::Failed(hash, why) => {

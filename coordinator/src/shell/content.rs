@@ -177,7 +177,7 @@ impl Contents {
         self.give_all(orphans)
     }
 
-    /// An agent has said where content is to be had of it.
+    /// An agent has said where these agents may come for content.
     pub(crate) fn on_passing_on(
         &mut self,
         host: HostId,
@@ -185,10 +185,11 @@ impl Contents {
         hash: ContentHash,
         port: u16,
         addresses: &[IpAddr],
+        peers: &[PeerPin],
     ) -> Vec<Step> {
         let (mut steps, orphans) = self
             .trees
-            .on_passing_on(host, session, hash, port, addresses);
+            .on_passing_on(host, session, hash, port, addresses, peers);
         steps.extend(self.give_all(orphans));
         steps
     }

@@ -51,10 +51,11 @@ impl Owner {
                 hash,
                 port,
                 addresses,
+                peers,
             } => {
                 let steps = self
                     .contents
-                    .on_passing_on(host, session, *hash, *port, addresses);
+                    .on_passing_on(host, session, *hash, *port, addresses, peers);
                 self.take_steps(steps);
             }
             _ => {}

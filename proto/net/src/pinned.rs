@@ -2,7 +2,7 @@
 //! shows a certificate that it has made itself, and is believed if that is the one whose hash, the *pin*, was told.
 //!
 //! TLS 1.3 over TCP. A listener has a port of its own, and a list of guests: each may come once. Until a guest has proved
-//! that it has the key of a certificate on the list nothing is read from it but the handshake, and nothing said to it.
+//! that it has the key of a certificate on the list nothing is read from it but the handshake and a byte, and nothing said to it.
 //! No name, authority, role or clock plays a part, so that agents without an identity can do this too.
 
 use std::{
@@ -29,7 +29,7 @@ use rustls::{
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName, UnixTime};
 use tokio::{
-    io::{AsyncRead, AsyncWrite, BufReader, ReadBuf},
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader, ReadBuf},
     net::{TcpListener, TcpStream},
     task::JoinSet,
     time::{sleep, timeout},
@@ -102,6 +102,9 @@ impl fmt::Debug for PinnedKey {
     }
 }
 
+/// What a guest says on the one connection that it goes on with. It may have shaken hands on several, since it tries addresses
+/// side by side, and the host cannot tell which of them was the first for it.
+const THIS_ONE: u8 = 1;
 /// Bytes asked of the kernel at once.
 const READ_BYTES: usize = 128 << 10;
 /// Names these connections in TLS, so that none is taken for a session with a coordinator.
@@ -202,13 +205,14 @@ async fn shake_hands(
 ) -> Option<(PeerPin, PinnedStream)> {
     tune_tcp(&socket).ok()?;
     let shaken = tls.accept(buffered(socket)).await;
-    let stream = shaken
+    let mut stream = shaken
         .inspect_err(
             |error| tracing::info!(%from, %error, "somebody came for content and was refused"),
         )
         .ok()?;
     let shown = stream.get_ref().1.peer_certificates();
     let pin = pin_of(shown?.first()?);
+    (stream.read_u8().await.ok()? == THIS_ONE).then_some(())?;
     Some((pin, PinnedStream(stream.into())))
 }
 
@@ -234,7 +238,11 @@ pub async fn dial(
         let mut last = io::Error::new(io::ErrorKind::NotFound, "it has no address");
         while let Some(attempt) = attempts.join_next().await {
             match attempt.map_err(io::Error::from).flatten() {
-                Ok(stream) => return Ok(stream),
+                Ok(mut stream) => {
+                    stream.write_u8(THIS_ONE).await?;
+                    stream.flush().await?;
+                    return Ok(stream);
+                }
                 Err(error) => last = error,
             }
         }
@@ -445,6 +453,20 @@ mod tests {
         );
         assert_eq!(hear(&guest, host.pin(), at).await.unwrap(), "welcome");
         assert!(hear(&guest, host.pin(), at).await.is_err(), "a second time");
+        greeter.abort();
+    }
+
+    #[tokio::test]
+    async fn g9_a_guest_that_shook_hands_twice_is_let_in_where_it_goes_on() {
+        let (host, mut listener, at) = listener().await;
+        let guest = PinnedKey::new().unwrap();
+        listener.invite(guest.pin());
+        let greeter = greet(listener);
+        let tls = Arc::new(guest.client(host.pin()).unwrap());
+        // Another address was a little faster.
+        let left = dial_one(tls.into(), at).await.unwrap();
+        assert_eq!(hear(&guest, host.pin(), at).await.unwrap(), "welcome");
+        drop(left);
         greeter.abort();
     }
 

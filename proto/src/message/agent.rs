@@ -104,6 +104,8 @@ pub enum FromAgent {
         /// This host's addresses, as far as it knows them, the likeliest first; at most
         /// [`PASSING_ADDRESSES_MAX`](crate::limits::PASSING_ADDRESSES_MAX) count.
         addresses: Vec<IpAddr>,
+        /// Which agents: those of the question that this answers. Of whom it has not read yet it lets nobody in.
+        peers: Vec<PeerPin>,
     },
 }
 

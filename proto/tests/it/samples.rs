@@ -267,6 +267,7 @@ pub(crate) fn from_agents() -> Vec<FromAgent> {
             hash: HASH,
             port: 40_123,
             addresses: vec!["10.77.0.11".parse().unwrap(), "fd00::11".parse().unwrap()],
+            peers: vec![PeerPin([7; 32])],
         },
     ];
     covers!(samples, FromAgent: Register Renew Allotted Started Reports Output Retracted PoolUnfit NeedContent PassingOn);

@@ -136,8 +136,10 @@ fn handed_out(contents: &mut Contents, hosts: impl IntoIterator<Item = u32>) -> 
     contents.on_content(ALICE, HASH, large(), NOW)
 }
 
-fn answer(contents: &mut Contents, host: u32, port: u16) -> Vec<Step> {
-    contents.on_passing_on(HostId(host), u64::from(host), HASH, port, &[])
+/// The agent of this host says to what port these may come; 0: they may not.
+fn answer(contents: &mut Contents, host: u32, peers: &[u32], port: u16) -> Vec<Step> {
+    let peers: Vec<_> = peers.iter().map(|peer| pin(*peer)).collect();
+    contents.on_passing_on(HostId(host), u64::from(host), HASH, port, &[], &peers)
 }
 
 fn pass_on(host: u32, peers: &[u32]) -> Step {
@@ -182,14 +184,27 @@ fn of_eight_agents_one_gets_it_from_the_coordinator_and_each_passes_it_on_to_two
         ]
     );
     assert_eq!(
-        answer(&mut contents, 2, 4000),
+        answer(&mut contents, 2, &[4, 5], 4000),
         [fetch_from(4, 2), fetch_from(5, 2)]
     );
-    assert_eq!(answer(&mut contents, 2, 4000), [], "once");
+    assert_eq!(answer(&mut contents, 2, &[4, 5], 4000), [], "once");
     assert_eq!(
-        answer(&mut contents, 1, 4000),
+        answer(&mut contents, 1, &[2, 3], 4000),
         [fetch_from(2, 1), fetch_from(3, 1)]
     );
+}
+
+#[test]
+fn whom_an_agent_has_not_heard_of_is_not_sent_to_it() {
+    let mut contents = with_agents(1..=3);
+    handed_out(&mut contents, 1..=2);
+    assert_eq!(fetch(&mut contents, asker(3, ALICE)), [pass_on(1, &[3])]);
+    assert_eq!(
+        answer(&mut contents, 1, &[2], 4000),
+        [fetch_from(2, 1)],
+        "the second question is still on its way, behind the content perhaps"
+    );
+    assert_eq!(answer(&mut contents, 1, &[3], 4000), [fetch_from(3, 1)]);
 }
 
 #[test]
@@ -215,7 +230,9 @@ fn what_is_small_goes_to_each_and_so_it_does_to_agents_of_older_versions() {
 fn who_does_not_get_it_of_its_parent_gets_it_here_at_once_and_keeps_its_children() {
     let mut contents = with_agents(1..=9);
     handed_out(&mut contents, 1..=7);
-    (1..=3).for_each(|host| drop(answer(&mut contents, host, 4000)));
+    for (host, peers) in [(1, [2, 3]), (2, [4, 5]), (3, [6, 7])] {
+        answer(&mut contents, host, &peers, 4000);
+    }
     assert_eq!(again(&mut contents, 2, NOW), [give(2, ALICE)]);
     // Nobody else is placed below the parent that failed; 4 is the first below which there is room.
     assert_eq!(fetch(&mut contents, asker(8, ALICE)), [pass_on(4, &[8])]);
@@ -227,12 +244,12 @@ fn who_does_not_get_it_of_its_parent_gets_it_here_at_once_and_keeps_its_children
 fn who_waits_for_the_answer_of_an_agent_that_is_gone_gets_it_here() {
     let mut contents = with_agents(1..=7);
     handed_out(&mut contents, 1..=7);
-    answer(&mut contents, 3, 4000);
+    answer(&mut contents, 3, &[6, 7], 4000);
     assert_eq!(contents.on_agent_gone(HostId(3), 3), [], "they find out");
     assert_eq!(contents.on_agent_gone(HostId(2), 1), [], "another session");
     let steps = contents.on_agent_gone(HostId(2), 2);
     assert_eq!(steps, [give(4, ALICE), give(5, ALICE)]);
-    assert_eq!(answer(&mut contents, 2, 4000), []);
+    assert_eq!(answer(&mut contents, 2, &[4, 5], 4000), []);
 }
 
 #[test]
@@ -240,7 +257,7 @@ fn an_agent_that_cannot_pass_it_on_or_does_not_answer_keeps_nobody_waiting() {
     let mut contents = with_agents(1..=7);
     handed_out(&mut contents, 1..=7);
     assert_eq!(
-        answer(&mut contents, 2, 0),
+        answer(&mut contents, 2, &[4, 5], 0),
         [give(4, ALICE), give(5, ALICE)]
     );
     let late = NOW + PASSING_ANSWER_TIME_MAX;
@@ -276,7 +293,7 @@ fn agents_of_two_pools_are_in_one_tree_and_one_of_them_may_end() {
     assert_eq!(fetch(&mut contents, asker(3, ALICE)), [pass_on(2, &[3])]);
     assert_eq!(contents.on_client_gone(BOB), []);
     // What Bob's agent had it may have no more. Alice's waits for its answer, which says so.
-    assert_eq!(answer(&mut contents, 2, 0), [give(3, ALICE)]);
+    assert_eq!(answer(&mut contents, 2, &[3], 0), [give(3, ALICE)]);
 }
 
 #[test]
@@ -284,7 +301,7 @@ fn who_waits_for_an_answer_gets_it_though_the_client_is_gone() {
     let mut contents = with_agents(1..=2);
     handed_out(&mut contents, 1..=2);
     assert_eq!(contents.on_client_gone(ALICE), []);
-    assert_eq!(answer(&mut contents, 1, 4000), [fetch_from(2, 1)]);
+    assert_eq!(answer(&mut contents, 1, &[2], 4000), [fetch_from(2, 1)]);
 }
 
 #[test]
@@ -311,7 +328,7 @@ fn a_host_that_others_do_not_reach_takes_no_part_for_a_while() {
         contents.on_client_gone(ALICE);
         let steps = handed_out(contents, [parent, child]);
         assert_eq!(steps, [pass_on(parent, &[child]), give(parent, ALICE)]);
-        answer(contents, parent, 4000);
+        answer(contents, parent, &[child], 4000);
         again(contents, child, NOW);
         contents.kept.clear();
     };
@@ -336,7 +353,7 @@ fn a_tunnels_end_is_tried_last() {
     let [tunnel, own] = ["127.0.0.1", "192.168.7.7"].map(|ip| ip.parse::<IpAddr>().unwrap());
     contents.on_agent(HostId(1), 1, Some(pin(1)), Some(tunnel));
     handed_out(&mut contents, [1, 2]);
-    let steps = contents.on_passing_on(HostId(1), 1, HASH, 4000, &[own, tunnel]);
+    let steps = contents.on_passing_on(HostId(1), 1, HASH, 4000, &[own, tunnel], &[pin(2)]);
     let [Step::FetchFrom { addresses, .. }] = &steps[..] else {
         panic!("{steps:?}");
     };

@@ -72,6 +72,7 @@ struct Node {
 #[derive(Debug)]
 struct Waiting {
     asker: Asker,
+    pin: PeerPin,
     /// The content's size.
     bytes: u64,
     until: Timestamp,
@@ -173,14 +174,13 @@ impl Trees {
             return Place::Root;
         };
         let place = self.place_in(&mut tree, asker, now);
-        if let Place::Below(parent) = place {
-            let until = now + PASSING_ANSWER_TIME_MAX;
+        if let (Place::Below(parent), Some(agent)) = (place, self.agents.get(&asker.host)) {
             let waiting = self.waiting.entry((parent, hash)).or_default();
-            let bytes = tree.bytes;
             waiting.push(Waiting {
                 asker,
-                bytes,
-                until,
+                pin: agent.pin,
+                bytes: tree.bytes,
+                until: now + PASSING_ANSWER_TIME_MAX,
             });
         }
         self.trees.insert(hash, tree);
@@ -247,7 +247,8 @@ impl Trees {
         parents.into_iter().filter_map(pass_on).collect()
     }
 
-    /// An agent has said where content is to be had of it, or that it is not.
+    /// An agent has said where these may come for content, or that nobody may. It may not have heard of others yet, who would
+    /// come uninvited: they wait for the answer that names them.
     pub(super) fn on_passing_on(
         &mut self,
         host: HostId,
@@ -255,6 +256,7 @@ impl Trees {
         hash: ContentHash,
         port: u16,
         addresses: &[IpAddr],
+        peers: &[PeerPin],
     ) -> (Vec<Step>, Vec<Orphan>) {
         let Some(agent) = self
             .agents
@@ -269,6 +271,12 @@ impl Trees {
         }
         let pin = agent.pin;
         let waiting = self.waiting.remove(&(host, hash)).unwrap_or_default();
+        let (invited, others): (Vec<_>, Vec<_>) = waiting
+            .into_iter()
+            .partition(|waiting| peers.contains(&waiting.pin));
+        if !others.is_empty() {
+            self.waiting.insert((host, hash), others);
+        }
         let fetch = |waiting: Waiting| Step::FetchFrom {
             asker: waiting.asker,
             hash,
@@ -276,7 +284,7 @@ impl Trees {
             addresses: addresses.clone(),
             pin,
         };
-        (waiting.into_iter().map(fetch).collect(), Vec::new())
+        (invited.into_iter().map(fetch).collect(), Vec::new())
     }
 
     /// An agent did not get content of its parent.
