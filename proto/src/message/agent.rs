@@ -104,7 +104,9 @@ pub enum FromAgent {
         /// This host's addresses, as far as it knows them, the likeliest first; at most
         /// [`PASSING_ADDRESSES_MAX`](crate::limits::PASSING_ADDRESSES_MAX) count.
         addresses: Vec<IpAddr>,
-        /// Which agents: those of the question that this answers. Of whom it has not read yet it lets nobody in.
+        /// Which agents: those of the question that this answers. Of whom it has not read yet it lets nobody in. Empty: all that
+        /// it was asked for, as far as it knows.
+        #[serde(default)]
         peers: Vec<PeerPin>,
     },
 }

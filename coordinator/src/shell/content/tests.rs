@@ -196,7 +196,7 @@ fn of_eight_agents_one_gets_it_from_the_coordinator_and_each_passes_it_on_to_two
 
 #[test]
 fn whom_an_agent_has_not_heard_of_is_not_sent_to_it() {
-    let mut contents = with_agents(1..=3);
+    let mut contents = with_agents(1..=4);
     handed_out(&mut contents, 1..=2);
     assert_eq!(fetch(&mut contents, asker(3, ALICE)), [pass_on(1, &[3])]);
     assert_eq!(
@@ -205,6 +205,9 @@ fn whom_an_agent_has_not_heard_of_is_not_sent_to_it() {
         "the second question is still on its way, behind the content perhaps"
     );
     assert_eq!(answer(&mut contents, 1, &[3], 4000), [fetch_from(3, 1)]);
+    assert_eq!(fetch(&mut contents, asker(4, ALICE)), [pass_on(2, &[4])]);
+    let steps = answer(&mut contents, 2, &[], 4000);
+    assert_eq!(steps, [fetch_from(4, 2)], "of an agent that does not say");
 }
 
 #[test]

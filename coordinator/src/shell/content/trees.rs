@@ -273,7 +273,7 @@ impl Trees {
         let waiting = self.waiting.remove(&(host, hash)).unwrap_or_default();
         let (invited, others): (Vec<_>, Vec<_>) = waiting
             .into_iter()
-            .partition(|waiting| peers.contains(&waiting.pin));
+            .partition(|waiting| peers.is_empty() || peers.contains(&waiting.pin));
         if !others.is_empty() {
             self.waiting.insert((host, hash), others);
         }
