@@ -102,22 +102,21 @@ fn is_alive(pid: Pid) -> bool {
 
 /// Whether a process has ended or is about to: it has been sent SIGKILL, which takes a while when it has much memory.
 pub(crate) fn is_dying(pid: Pid) -> bool {
-    // PF_EXITING, PF_SIGNALED of linux/sched.h, and SIGKILL among the pending signals: fields 9 and 31 of proc(5).
+    // Fields 9, 31 and 52 of proc(5): PF_EXITING and PF_SIGNALED of linux/sched.h, SIGKILL among the pending signals, and as what is to
+    // end the process. Between the first two there is a moment in which neither shows; older kernels do not have the third before the end.
     const GOING: u64 = 0x4 | 0x400;
-    const KILLED: u64 = 1 << (libc::SIGKILL - 1);
+    const KILL: u64 = libc::SIGKILL as u64;
     let Ok(stat) = fs::read(format!("/proc/{pid}/stat")) else {
         return true;
     };
     let fields = fields_after_name(&stat);
-    let has = |field: usize, bits| {
-        let field = fields
+    let number = |field: usize| {
+        let text = fields
             .get(field)
             .and_then(|bytes| std::str::from_utf8(bytes).ok());
-        field
-            .and_then(|text| text.parse::<u64>().ok())
-            .is_some_and(|value| value & bits != 0)
+        text.and_then(|text| text.parse::<u64>().ok()).unwrap_or(0)
     };
-    has(6, GOING) || has(28, KILLED)
+    number(6) & GOING != 0 || number(28) & 1 << (KILL - 1) != 0 || number(49) == KILL
 }
 
 /// Where the parent-child relation is read.
